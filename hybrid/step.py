@@ -15,9 +15,11 @@ import sys
 import types
 from collections.abc import Iterator
 
+from kfp_hybrid.errors import UserError
 
-class StepError(Exception):
-    """A mistake that the user can put right: one line that says what, where, and what to do next."""
+
+class StepError(UserError):
+    """A step cannot do its work for a reason that the user can put right."""
 
 
 class Stopped(BaseException):

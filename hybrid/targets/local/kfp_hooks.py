@@ -1,0 +1,113 @@
+"""The two places where a local run takes over from kfp.local. The only private names of kfp that this project touches.
+
+kfp.local starts every step in the authoring interpreter and caches by the spelling of a step's inputs. Here a
+step runs in the environment of its image, and a step whose input file changed is not the same step any more.
+Both classes are looked up by kfp at call time; `tests/unit/authoring/test_kfp_hooks.py` fails when that changes.
+"""
+
+import contextlib
+import glob
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from kfp.local import cache, status, subprocess_task_handler, task_handler_interface
+
+RunStep = Callable[[str, str, list[str], dict[str, str]], int]
+
+
+class StepHandler(task_handler_interface.ITaskHandler):
+    """What kfp.local creates for every step that is not cached: hands the step to `run_step`."""
+
+    def __init__(
+        self,
+        image: str,
+        full_command: list[str],
+        pipeline_root: str,
+        runner: Any,
+        env_vars: dict[str, str] | None = None,
+        *,
+        run_step: RunStep,
+    ) -> None:
+        self.image = image
+        self.full_command = full_command
+        self.env_vars = env_vars or {}
+        self.run_step = run_step
+
+    def run(self) -> status.Status:
+        """Run the step to its end."""
+        code = self.run_step(_step_name(self.full_command), self.image, self.full_command, self.env_vars)
+        return status.Status.SUCCESS if code == 0 else status.Status.FAILURE
+
+
+class StepCache(cache.LocalCache):
+    """kfp.local's cache, whose keys also cover the code, the locked environments and the state of input files."""
+
+    def __init__(self, cache_root: str, *, version: str, on_hit: Callable[[str, dict[str, Any]], None]) -> None:
+        super().__init__(cache_root)
+        self._version = version
+        self._on_hit = on_hit
+        self._names: dict[str, str] = {}
+
+    def compute_key(self, component_name: str, *args: Any, **kwargs: Any) -> str:
+        """kfp's key for this step, made different by anything else that could change its result."""
+        arguments = kwargs.get("arguments") or args[2]
+        state = [super().compute_key(component_name, *args, **kwargs), self._version, _input_state(arguments)]
+        key = hashlib.sha256(json.dumps(state).encode()).hexdigest()
+        self._names[key] = component_name.removeprefix("comp-")
+        return key
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The outputs of an earlier run of this step, or None."""
+        outputs = super().get(key)
+        if outputs is not None:
+            self._on_hit(self._names[key], outputs)
+        return outputs
+
+
+@contextlib.contextmanager
+def hooked(run_step: RunStep, version: str, on_hit: Callable[[str, dict[str, Any]], None]) -> Iterator[None]:
+    """kfp.local with this project's step handler and cache, for as long as the context lasts."""
+
+    def handler(*args: Any, **kwargs: Any) -> StepHandler:
+        return StepHandler(*args, **kwargs, run_step=run_step)
+
+    def step_cache(cache_root: str) -> StepCache:
+        return StepCache(cache_root, version=version, on_hit=on_hit)
+
+    originals = subprocess_task_handler.SubprocessTaskHandler, cache.LocalCache
+    subprocess_task_handler.SubprocessTaskHandler, cache.LocalCache = handler, step_cache  # type: ignore[misc,assignment]
+    try:
+        yield
+    finally:
+        subprocess_task_handler.SubprocessTaskHandler, cache.LocalCache = originals  # type: ignore[misc]
+
+
+def outputs_folder(full_command: list[str]) -> Path:
+    """The folder in which kfp.local collects a step's outputs, read from the step's executor input."""
+    text = full_command[full_command.index("--executor_input") + 1]
+    return Path(json.loads(text)["outputs"]["outputFile"]).parent
+
+
+def _step_name(full_command: list[str]) -> str:
+    return outputs_folder(full_command).name
+
+
+def _input_state(arguments: dict[str, Any]) -> list[tuple[str, int, int]]:
+    """(path, size, time of change) of every local file that a text argument names, directly or by a pattern."""
+    state = []
+    for value in arguments.values():
+        if isinstance(value, str) and 0 < len(value) < os.pathconf("/", "PC_PATH_MAX") and "\n" not in value:
+            for name in sorted(glob.glob(value)) if glob.has_magic(value) else [value]:
+                state += _files_below(Path(name))
+    return state
+
+
+def _files_below(path: Path) -> list[tuple[str, int, int]]:
+    if not path.exists():
+        return []
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]

@@ -1,0 +1,65 @@
+"""The processes of the steps that are running: started in a group of their own, and never left behind."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+GRACE_SECONDS = 10.0
+
+
+class StepProcesses:
+    """Starts steps and, when told to stop, ends all of them with everything they started."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen] = set()
+        self._lock = threading.Lock()
+        self.stopped = False
+
+    def run(self, command: list[str], environ: dict[str, str], log: Path) -> int:
+        """Run a step to its end, its output into the file `log`, and return its exit status."""
+        with log.open("ab") as output:
+            with self._lock:
+                if self.stopped:
+                    return -signal.SIGTERM
+                process = subprocess.Popen(
+                    command, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )  # fmt: skip
+                self._running.add(process)
+            try:
+                return process.wait()
+            finally:
+                self._end(process)
+                self._running.discard(process)
+
+    def stop(self) -> None:
+        """Ask every running step to stop, and start no more."""
+        with self._lock:
+            self.stopped = True
+            for process in self._running:
+                _signal_group(process, signal.SIGTERM)
+
+    def _end(self, process: subprocess.Popen) -> None:
+        """Make sure that nothing of the step's process group is left."""
+        if process.poll() is None:
+            _signal_group(process, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_SECONDS)
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal_group(process: subprocess.Popen, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def log_tail(log: Path, lines: int = 20, limit: int = 16_384) -> str:
+    """The last lines of a log, reading no more than `limit` bytes of it."""
+    with log.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - limit))
+        return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])

@@ -1,0 +1,87 @@
+"""What a person sees while a local run goes on: a live table on a terminal, plain lines elsewhere."""
+
+import time
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+STYLES = {"waiting": "dim", "running": "bold cyan", "done": "green", "cached": "green", "failed": "bold red",
+          "stopped": "yellow", "skipped": "dim"}  # fmt: skip
+
+
+@dataclass
+class StepProgress:
+    """Where one step stands."""
+
+    state: str = "waiting"
+    started: float = 0.0
+    seconds: float | None = None
+
+    def elapsed(self) -> str:
+        """Seconds so far, or in all."""
+        if self.state == "running":
+            return f"{time.monotonic() - self.started:.1f}"
+        return "" if self.seconds is None else f"{self.seconds:.1f}"
+
+
+class Progress:
+    """Shows the states of a run's steps; a context manager."""
+
+    def __init__(self, title: str, steps: list[str], console: Console) -> None:
+        self.title = title
+        self.steps = {name: StepProgress() for name in steps}
+        self._console = console
+        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=4) if console.is_terminal else None
+
+    def __enter__(self) -> "Progress":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for step in self.steps.values():
+            if step.state == "waiting":
+                step.state = "skipped"
+        if self._live:
+            self._live.stop()
+        else:
+            skipped = [name for name, step in self.steps.items() if step.state == "skipped"]
+            if skipped:
+                self._console.print(f"skipped: {', '.join(skipped)}", highlight=False, soft_wrap=True)
+
+    def notify(self, message: str) -> None:
+        """Say something above the table."""
+        self._console.print(message, highlight=False, soft_wrap=True)
+
+    def started(self, name: str) -> None:
+        """The step `name` has started."""
+        self.steps[name] = StepProgress("running", time.monotonic())
+        if not self._live:
+            self._line(name)
+
+    def ended(self, name: str, state: str) -> None:
+        """The step `name` has ended as "done", "failed", "stopped" or "cached"."""
+        step = self.steps.setdefault(name, StepProgress())
+        if state != "cached":
+            step.seconds = time.monotonic() - step.started
+        step.state = state
+        if not self._live:
+            self._line(name)
+
+    def _line(self, name: str) -> None:
+        step = self.steps[name]
+        seconds = f" {step.seconds:.1f} s" if step.seconds is not None else ""
+        position = list(self.steps).index(name) + 1
+        self._console.print(f"[{position}/{len(self.steps)}] {name} {step.state}{seconds}", highlight=False,
+                            soft_wrap=True, markup=False)  # fmt: skip
+
+    def _table(self) -> Table:
+        table = Table(title=self.title, title_justify="left", header_style="bold")
+        table.add_column("step")
+        table.add_column("state")
+        table.add_column("seconds", justify="right")
+        for name, step in self.steps.items():
+            table.add_row(name, f"[{STYLES[step.state]}]{step.state}[/]", step.elapsed())
+        return table
