@@ -33,7 +33,7 @@ MISSING_ID = 0
 OUT_OF_VOCABULARY_ID = 1
 RESERVED_IDS = 2
 
-Rows = Union["pa.RecordBatch", "pa.Table", Mapping[str, Any]]
+Rows = Union["pa.RecordBatch", Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Preprocessing:
     @property
     def features(self) -> list[str]:
         """Names of all features: numeric ones, then categorical ones."""
-        return [feature.name for feature in (*self.numeric, *self.categorical)]
+        return [number.name for number in self.numeric] + [category.name for category in self.categorical]
 
     @property
     def outputs(self) -> int:
@@ -207,8 +207,8 @@ class Preprocessing:
         """Make the inputs of the `core` signature from raw rows.
 
         Args:
-            rows: an Arrow record batch or table, or a mapping from column name to a sequence of N values. Missing is
-                null, None, NaN or an infinite number, and "" for a categorical feature.
+            rows: an Arrow record batch, or a mapping from column name to a sequence of N values. Missing is null, None,
+                NaN or an infinite number, and "" for a categorical feature.
 
         Returns:
             "numeric": float32 [N, numeric features], (x - mean) / std;
