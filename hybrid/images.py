@@ -17,3 +17,8 @@ def image(name: str) -> str:
 VALIDATION = image("validation")
 TENSORFLOW = image("tensorflow")
 DEPLOYMENT = image("deployment")
+
+
+def name_of(reference: str) -> str:
+    """The name in an image reference: `registry.example:5000/ml/validation:1.2@sha256:...` is `validation`."""
+    return reference.rpartition("/")[2].partition("@")[0].partition(":")[0]

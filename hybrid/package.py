@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import yaml
 from google.protobuf import json_format
 from kfp.dsl import component_factory
 from kfp.pipeline_spec import pipeline_spec_pb2
-
 from kfp_hybrid.errors import UserError
 
 Spec = pipeline_spec_pb2.PipelineSpec
@@ -29,9 +29,9 @@ class Step:
 class Package:
     """A compiled pipeline package, read from its YAML file."""
 
-    def __init__(self, spec: Spec, source: Path) -> None:
+    def __init__(self, spec: Spec, text: str) -> None:
         self.spec = spec
-        self.source = source
+        self.text = text
 
     @classmethod
     def load(cls, path: Path) -> "Package":
@@ -41,14 +41,15 @@ class Package:
             UserError: the file is missing or is not a compiled pipeline.
         """
         try:
-            documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+            text = path.read_text(encoding="utf-8")
+            documents = list(yaml.safe_load_all(text))
             spec = json_format.ParseDict(_pipeline_document(documents), Spec())
         except FileNotFoundError:
             raise UserError(f"there is no package {path}; compile the pipeline first") from None
         except (yaml.YAMLError, json_format.ParseError, UnicodeDecodeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path} is not a compiled KFP v2 pipeline: {reason}") from None
-        return cls(spec, path)
+        return cls(spec, text)
 
     @property
     def name(self) -> str:
@@ -64,25 +65,33 @@ class Package:
         """Every task that runs a program, in an order in which they can run; branches and loops are flattened."""
         return list(self._steps_of(self.spec.root.dag))
 
-    def _steps_of(self, dag: Any) -> Any:
+    def _steps_of(self, dag: Any) -> Iterator[Step]:
+        executors = json_format.MessageToDict(self.spec.deployment_spec)["executors"]
         for name in _in_order(dag):
             task = dag.tasks[name]
             component = self.spec.components[task.component_ref.name]
             if component.WhichOneof("implementation") == "dag":
                 yield from self._steps_of(component.dag)
             else:
-                executor = json_format.MessageToDict(self.spec.deployment_spec)["executors"][component.executor_label]
-                container = executor.get("container")
+                container = executors[component.executor_label].get("container")
                 if container is not None:  # an importer runs no program
                     words = [*container.get("command", []), *container.get("args", [])]
                     is_python = any(component_factory.EXECUTOR_MODULE in word for word in words)
                     yield Step(name, container["image"], is_python)
 
-    def arguments(self, given: dict[str, str]) -> dict[str, Any]:
-        """Parameter values from the command line, typed as the package declares them.
+    def type_and_default(self, name: str) -> tuple[str, str]:
+        """What the parameter `name` takes, and its default as JSON ("" when it has none)."""
+        spec = self.parameters[name]
+        default = json_format.MessageToDict(spec.default_value) if spec.HasField("default_value") else None
+        return _KINDS.get(spec.parameter_type, _TEXT).title, "" if default is None else json.dumps(
+            default, ensure_ascii=False
+        )
+
+    def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Check parameter values and turn text, as a command line has it, into what the package declares.
 
         Args:
-            given: name -> text; lists and dictionaries are JSON, booleans `true` or `false`.
+            given: name -> value; text stands for any type: lists and dictionaries as JSON, booleans as true or false.
 
         Raises:
             UserError: an unknown name, a missing required parameter, or a value of the wrong type.
@@ -96,7 +105,37 @@ class Package:
                    if name not in given and not spec.is_optional and not spec.HasField("default_value")]  # fmt: skip
         if missing:
             raise UserError(f"pipeline {self.name} needs a value for: {', '.join(missing)}; give it with -p NAME=VALUE")
-        return {name: _typed(name, text, self.parameters[name].parameter_type) for name, text in given.items()}
+        return {name: _typed(name, value, self.parameters[name].parameter_type) for name, value in given.items()}
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A parameter type: what its values are called, their Python types, and how text becomes one."""
+
+    title: str
+    types: tuple[type, ...]
+    parse: Callable[[str], Any]
+
+
+_TEXT = _Kind("text", (str,), str)
+_KINDS = {
+    ParameterType.NUMBER_INTEGER: _Kind("whole number", (int,), int),
+    ParameterType.NUMBER_DOUBLE: _Kind("number", (int, float), float),
+    ParameterType.BOOLEAN: _Kind("true or false", (bool,), lambda text: json.loads(text.lower())),
+    ParameterType.LIST: _Kind('JSON list such as ["a", "b"]', (list,), json.loads),
+    ParameterType.STRUCT: _Kind('JSON object such as {"a": 1}', (dict,), json.loads),
+}
+
+
+def _typed(name: str, value: Any, parameter_type: int) -> Any:
+    kind = _KINDS.get(parameter_type, _TEXT)
+    try:
+        typed = kind.parse(value) if isinstance(value, str) else value
+        if not isinstance(typed, kind.types) or (isinstance(typed, bool) and bool not in kind.types):
+            raise ValueError
+    except ValueError:
+        raise UserError(f"parameter {name} takes a value of the kind: {kind.title}; not {value!r}") from None
+    return typed
 
 
 def _pipeline_document(documents: list[Any]) -> dict[str, Any]:
@@ -118,33 +157,3 @@ def _in_order(dag: Any) -> list[str]:
         done += ready
         waiting = [name for name in waiting if name not in ready]
     return done
-
-
-def _typed(name: str, text: str, kind: int) -> Any:
-    wanted = {
-        ParameterType.NUMBER_INTEGER: ("a whole number", int),
-        ParameterType.NUMBER_DOUBLE: ("a number", float),
-        ParameterType.BOOLEAN: ("true or false", _boolean),
-        ParameterType.LIST: ('a JSON list such as ["a", "b"]', lambda value: _json(value, list)),
-        ParameterType.STRUCT: ('a JSON object such as {"a": 1}', lambda value: _json(value, dict)),
-    }
-    if kind not in wanted:
-        return text
-    description, convert = wanted[kind]
-    try:
-        return convert(text)
-    except ValueError:
-        raise UserError(f"parameter {name} takes {description}, not {text!r}") from None
-
-
-def _boolean(text: str) -> bool:
-    return {"true": True, "false": False}[text.lower()] if text.lower() in ("true", "false") else _refuse()
-
-
-def _refuse() -> Any:
-    raise ValueError
-
-
-def _json(text: str, kind: type) -> Any:
-    value = json.loads(text)
-    return value if isinstance(value, kind) else _refuse()

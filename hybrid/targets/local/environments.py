@@ -15,7 +15,6 @@ from pathlib import Path
 
 import uv
 from filelock import FileLock
-
 from kfp_hybrid import components
 from kfp_hybrid.errors import UserError
 

@@ -11,9 +11,11 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kfp import dsl
 from kfp.local import cache, status, subprocess_task_handler, task_handler_interface
 
 RunStep = Callable[[str, str, list[str], dict[str, str]], int]
@@ -64,7 +66,7 @@ class StepCache(cache.LocalCache):
         """The outputs of an earlier run of this step, or None."""
         outputs = super().get(key)
         if outputs is not None:
-            self._on_hit(self._names[key], outputs)
+            self._on_hit(self._names[key], {name: _plain(value) for name, value in outputs.items()})
         return outputs
 
 
@@ -75,25 +77,55 @@ def hooked(run_step: RunStep, version: str, on_hit: Callable[[str, dict[str, Any
     def handler(*args: Any, **kwargs: Any) -> StepHandler:
         return StepHandler(*args, **kwargs, run_step=run_step)
 
-    def step_cache(cache_root: str) -> StepCache:
-        return StepCache(cache_root, version=version, on_hit=on_hit)
+    class RunCache(StepCache):  # a class, not a function: LocalCache calls its static methods through this name
+        def __init__(self, cache_root: str) -> None:
+            super().__init__(cache_root, version=version, on_hit=on_hit)
 
     originals = subprocess_task_handler.SubprocessTaskHandler, cache.LocalCache
-    subprocess_task_handler.SubprocessTaskHandler, cache.LocalCache = handler, step_cache  # type: ignore[misc,assignment]
+    subprocess_task_handler.SubprocessTaskHandler, cache.LocalCache = handler, RunCache  # type: ignore[misc,assignment]
     try:
         yield
     finally:
         subprocess_task_handler.SubprocessTaskHandler, cache.LocalCache = originals  # type: ignore[misc]
 
 
-def outputs_folder(full_command: list[str]) -> Path:
-    """The folder in which kfp.local collects a step's outputs, read from the step's executor input."""
-    text = full_command[full_command.index("--executor_input") + 1]
-    return Path(json.loads(text)["outputs"]["outputFile"]).parent
+@dataclass(frozen=True)
+class OutputArtifact:
+    """An artifact that a step wrote."""
+
+    type: str
+    path: str
+    metadata: dict[str, Any]
+
+
+def step_outputs(full_command: list[str]) -> dict[str, Any]:
+    """What a finished step put out: parameters by value, artifacts as `OutputArtifact`."""
+    announced = _announced_outputs(full_command)
+    try:
+        written = json.loads(Path(announced["outputFile"]).read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    types = {name: value["artifacts"][0]["type"] for name, value in announced.get("artifacts", {}).items()}
+    artifacts = {
+        name: OutputArtifact(types[name].get("schemaTitle", ""), artifact["uri"], artifact.get("metadata", {}))
+        for name, value in written.get("artifacts", {}).items()
+        for artifact in value["artifacts"]
+    }
+    return {**written.get("parameterValues", {}), **artifacts}
+
+
+def _plain(value: Any) -> Any:
+    is_artifact = isinstance(value, dsl.Artifact)
+    return OutputArtifact(value.schema_title, value.path, value.metadata) if is_artifact else value
+
+
+def _announced_outputs(full_command: list[str]) -> dict[str, Any]:
+    """The part of a step's executor input that says where its outputs go."""
+    return json.loads(full_command[full_command.index("--executor_input") + 1])["outputs"]
 
 
 def _step_name(full_command: list[str]) -> str:
-    return outputs_folder(full_command).name
+    return Path(_announced_outputs(full_command)["outputFile"]).parent.name
 
 
 def _input_state(arguments: dict[str, Any]) -> list[tuple[str, int, int]]:

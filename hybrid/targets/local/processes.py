@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import threading
 from pathlib import Path
 
 GRACE_SECONDS = 10.0
+_EXECUTOR_PREFACE = re.compile(r"\A.*?Got executor_input:\n.*?\n}\n", re.DOTALL)
 
 
 class StepProcesses:
@@ -58,8 +60,9 @@ def _signal_group(process: subprocess.Popen, number: int) -> None:
 
 
 def log_tail(log: Path, lines: int = 20, limit: int = 16_384) -> str:
-    """The last lines of a log, reading no more than `limit` bytes of it."""
+    """The last lines of a log, reading no more than `limit` bytes of it, without the KFP executor's own preface."""
     with log.open("rb") as file:
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - limit))
-        return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+        text = _EXECUTOR_PREFACE.sub("", file.read().decode("utf-8", "replace"))
+    return "\n".join(text.splitlines()[-lines:])

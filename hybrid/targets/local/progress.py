@@ -33,7 +33,9 @@ class Progress:
         self.title = title
         self.steps = {name: StepProgress() for name in steps}
         self._console = console
-        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=4) if console.is_terminal else None
+        self._live = (
+            Live(get_renderable=self._table, console=console, refresh_per_second=4) if console.is_terminal else None
+        )
 
     def __enter__(self) -> "Progress":
         if self._live:

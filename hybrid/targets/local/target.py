@@ -1,0 +1,269 @@
+"""Run a compiled pipeline on this machine with kfp.local, each step in the environment of its image."""
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import signal
+import sys
+import time
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from google.protobuf import json_format
+from kfp import components, dsl, local
+from kfp_hybrid import images
+from kfp_hybrid.errors import UserError
+from kfp_hybrid.package import Package
+from kfp_hybrid.targets import Target
+from kfp_hybrid.targets.local import code, environments, kfp_hooks
+from kfp_hybrid.targets.local.kfp_hooks import OutputArtifact
+from kfp_hybrid.targets.local.processes import StepProcesses
+from kfp_hybrid.targets.local.progress import Progress
+from rich.console import Console
+
+
+@dataclass
+class Run:
+    """A finished local run."""
+
+    folder: Path
+    succeeded: bool
+    failed_step: str = ""
+    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """step -> output name -> the value of a parameter, or an `OutputArtifact`"""
+
+    def artifacts(self, type_name: str) -> list[tuple[str, str, OutputArtifact]]:
+        """(step, output name, artifact) of every artifact of a type such as `system.HTML`."""
+        return [
+            (step, name, value)
+            for step, outputs in self.outputs.items()
+            for name, value in outputs.items()
+            if isinstance(value, OutputArtifact) and value.type == type_name
+        ]
+
+    def log(self, step: str) -> Path:
+        """The file that holds everything `step` printed."""
+        return self.folder / "logs" / f"{step}.log"
+
+
+class LocalTarget(Target):
+    """This machine: no cluster, no container engine, no network once the environments are made."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+
+    def configure(self, task: dsl.PipelineTask, *, resources: str) -> dsl.PipelineTask:
+        """A local step has what this machine has, so there is nothing to configure."""
+        return task
+
+    def run(
+        self, package: Package, arguments: dict[str, Any], runs: Path, console: Console, *, caching: bool = True
+    ) -> Run:
+        """Run a package to its end, with its progress on `console`.
+
+        Args:
+            package: a compiled pipeline.
+            arguments: its parameters' values.
+            runs: the folder in which this run makes a folder of its own.
+            console: where progress goes.
+            caching: take a step's outputs from an earlier run when nothing that could change them has changed.
+
+        Raises:
+            UserError: a step that cannot run here, or an environment that cannot be made.
+            KeyboardInterrupt: the run was interrupted; its running step has been stopped.
+        """
+        steps = package.steps()
+        needed = {step.image: _image_name(step.task, step.image, step.is_python_component) for step in steps}
+        notify = _notifier(console)
+        pythons = {image: environments.ensure_environment(name, self.cache, notify) for image, name in needed.items()}
+        folder = _new_folder(runs, package.name)
+        with Progress(package.name, [step.task for step in steps], console) as progress:
+            running = _Running(folder, pythons, code.snapshot(self.cache), self.cache, progress)
+            return running.execute(package, arguments, self._step_cache() if caching else None)
+
+    def _step_cache(self) -> Path:
+        return self.cache / "steps"
+
+
+class _Running:
+    """One run while it goes on: what kfp.local calls back, and where the run's files go."""
+
+    def __init__(
+        self, folder: Path, pythons: dict[str, Path], code_folder: Path, cache: Path, progress: Progress
+    ) -> None:
+        self.run = Run(folder, succeeded=False)
+        self._pythons = pythons
+        self._code = code_folder
+        self._cache = cache
+        self._progress = progress
+        self._processes = StepProcesses()
+
+    def execute(self, package: Package, arguments: dict[str, Any], step_cache: Path | None) -> Run:
+        folder = self.run.folder
+        pipeline = components.load_component_from_text(_with_a_component_per_task(package))
+        (folder / "package.yaml").write_text(package.text, "utf-8")
+        (folder / "parameters.json").write_text(json.dumps(arguments, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        # Everything that the steps' results depend on, besides their inputs.
+        version = " ".join([self._code.name, *sorted(str(python) for python in self._pythons.values())])
+        with (
+            _stopping_on_signals(self._processes.stop),
+            kfp_hooks.hooked(self._run_step, version, self._cached),
+            _quiet(folder / "logs" / "kfp.log"),
+        ):
+            local.init(
+                local.SubprocessRunner(use_venv=False),
+                pipeline_root=str(folder / "artifacts"),
+                workspace_root=str(folder / "scratch"),
+                enable_caching=step_cache is not None,
+                cache_root=str(step_cache) if step_cache else None,
+            )
+            try:
+                pipeline(**arguments)
+                self.run.succeeded = True
+            except RuntimeError:  # what kfp.local raises when a step has failed
+                if not self.run.failed_step:
+                    raise
+            finally:
+                shutil.rmtree(folder / "scratch", ignore_errors=True)
+        return self.run
+
+    def _run_step(self, step: str, image: str, command: list[str], variables: dict[str, str]) -> int:
+        self._progress.started(step)
+        try:
+            status = self._processes.run(command, self._environ(image, variables), self.run.log(step))
+        except BaseException:
+            self._progress.ended(step, "stopped")
+            raise
+        self._progress.ended(step, "done" if status == 0 else "failed")
+        if status == 0:
+            self.run.outputs[step] = kfp_hooks.step_outputs(command)
+        elif not self.run.failed_step:
+            self.run.failed_step = step
+            _explain_signal(status, self.run.log(step))
+        return status
+
+    def _cached(self, step: str, outputs: dict[str, Any]) -> None:
+        self.run.outputs[step] = outputs
+        self._progress.ended(step, "cached")
+
+    def _environ(self, image: str, variables: dict[str, str]) -> dict[str, str]:
+        """The variables of a step: this process's own, with the image's interpreter as `python3`."""
+        scratch = self.run.folder / "scratch"
+        scratch.mkdir(exist_ok=True)
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        return {
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            **inherited,
+            "PATH": f"{self._pythons[image].parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "PYTHONPATH": str(self._code),
+            "PYTHONNOUSERSITE": "1",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONIOENCODING": "utf-8",
+            "TMPDIR": str(scratch),
+            "KFP_HYBRID_CHECKPOINTS": str(self._cache / "checkpoints"),
+            **variables,
+        }
+
+
+def _image_name(task: str, reference: str, is_python_component: bool) -> str:
+    """The image of this collection that `reference` names.
+
+    Raises:
+        UserError: the step cannot run in an environment of this machine.
+    """
+    name = images.name_of(reference)
+    if name not in environments.image_names():
+        raise UserError(
+            f"step {task} uses the image {reference}, which has no lock file here; the local target runs the images "
+            f"{', '.join(environments.image_names())}. Run the pipeline on a cluster, or give the step one of them."
+        )
+    if not is_python_component:
+        raise UserError(
+            f"step {task} is a container component; the local target runs Python components only. "
+            "Run the pipeline on a cluster."
+        )
+    return name
+
+
+def _new_folder(runs: Path, pipeline: str) -> Path:
+    name = f"{pipeline}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    folder = runs.absolute() / name
+    try:
+        (folder / "logs").mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot make the run's folder {folder}: {error.strerror}; give another one with -o") from None
+    return folder
+
+
+def _with_a_component_per_task(package: Package) -> str:
+    """The package, with tasks that share a component given one each: kfp.local names a step after its component."""
+    spec = type(package.spec)()
+    spec.CopyFrom(package.spec)
+    taken: set[str] = set()
+    dags = [spec.root.dag, *(c.dag for c in spec.components.values() if c.WhichOneof("implementation") == "dag")]
+    for dag in dags:
+        for task_name, task in dag.tasks.items():
+            shared = spec.components[task.component_ref.name]
+            if shared.WhichOneof("implementation") == "executor_label":
+                own = f"comp-{task_name}"
+                while own in taken:
+                    own += "-again"
+                taken.add(own)
+                if own != task.component_ref.name:
+                    spec.components[own].CopyFrom(shared)
+                    task.component_ref.name = own
+    return yaml.safe_dump(json_format.MessageToDict(spec), sort_keys=False)
+
+
+def _explain_signal(status: int, log: Path) -> None:
+    """A step that was killed says nothing itself; add why to its log."""
+    if status < 0 or status == 128 + signal.SIGKILL:
+        number = -status if status < 0 else signal.SIGKILL
+        hint = "; the kernel does this when memory runs out" if number == signal.SIGKILL else ""
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"\nthe step was ended by {signal.Signals(number).name}{hint}\n")
+
+
+def _notifier(console: Console) -> Callable[[str], None]:
+    return lambda message: console.print(message, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _quiet(log: Path) -> Iterator[None]:
+    """Everything that kfp.local prints, logs and warns goes to a file."""
+    with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        root = logging.getLogger()
+        handler = logging.StreamHandler(file)
+        root.addHandler(handler)
+        try:
+            yield
+        finally:
+            root.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """On Ctrl-C, a closed terminal or SIGTERM, stop the steps and leave."""
+
+    def interrupt(number: int, frame: types.FrameType | None) -> None:
+        stop()
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
