@@ -119,11 +119,45 @@ def environments() -> None:
         click.echo(f"{image}: {ensure_environment(image, cache_folder(), click.echo)}")
 
 
-@main.command("versions")
-@click.argument("destination", type=FOLDER)
-def list_versions(destination: Path) -> None:
-    """List the model versions published in DESTINATION."""
-    raise NotImplementedError
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("image")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def python(image: str, arguments: tuple[str, ...]) -> None:
+    """Start the Python of IMAGE as a step would see it, for instance to debug a component."""
+    from kfp_hybrid.targets.local.code import snapshot
+    from kfp_hybrid.targets.local.environments import ensure_environment, image_names
+
+    if image not in image_names():
+        raise UserError(f"there is no image {image}; this collection has: {', '.join(image_names())}")
+    interpreter = ensure_environment(image, cache_folder(), click.echo)
+    path = [str(snapshot(cache_folder())), os.environ.get("PYTHONPATH", "")]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), "_KFP_RUNTIME": "true"}
+    sys.stdout.flush()
+    os.execve(interpreter, [str(interpreter), *arguments], environ)  # noqa: S606 - that is what the command is for
+
+
+@main.command()
+@click.argument("destination")
+def versions(destination: str) -> None:
+    """List the model versions published in DESTINATION; a star marks the one in use."""
+    from kfp_hybrid.components.deployment.push_model.publisher import latest_version, list_versions
+
+    published = list_versions(destination)
+    if not published:
+        click.echo(f"nothing is published in {destination}")
+    latest = latest_version(destination)
+    for version in published:
+        click.echo(f"{'*' if version.number == latest else ' '} {version.number}  {version.created}  {version.path}")
+
+
+@main.command()
+@click.argument("destination")
+@click.argument("version", type=int)
+def rollback(destination: str, version: int) -> None:
+    """Make VERSION the one in use in DESTINATION, after checking its files."""
+    from kfp_hybrid.components.deployment.push_model import publisher
+
+    click.echo(f"version {publisher.rollback(destination, version).number} is in use in {destination}")
 
 
 @main.command("demo-data")

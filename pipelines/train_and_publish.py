@@ -1,0 +1,141 @@
+"""The main job: validate the data, train, evaluate, export for the edge, publish."""
+
+from kfp import dsl
+
+from kfp_hybrid.components.data_processing.ingest_examples.component import ingest_examples
+from kfp_hybrid.components.data_validation.generate_statistics.component import generate_statistics
+from kfp_hybrid.components.data_validation.infer_schema.component import infer_schema
+from kfp_hybrid.components.data_validation.validate_statistics.component import validate_statistics
+from kfp_hybrid.components.deployment.export_tflite.component import export_tflite
+from kfp_hybrid.components.deployment.push_model.component import push_model
+from kfp_hybrid.components.deployment.report_rejection.component import report_rejection
+from kfp_hybrid.components.evaluation.evaluate_model.component import evaluate_model
+from kfp_hybrid.components.training.train_model.component import train_model
+from kfp_hybrid.targets import Target
+
+
+def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
+    """The pipeline for `target`."""
+
+    @dsl.pipeline(name="train-and-publish", display_name="Train and publish")
+    def pipeline(
+        source: str = "package://kfp_hybrid/samples/flights.csv.gz",
+        label: str = "late",
+        task: str = "auto",
+        features: list = [],  # noqa: B006 - the compiler records defaults, nothing mutates them
+        key_columns: list = [],  # noqa: B006
+        split_ratios: dict = {"train": 0.8, "eval": 0.2},  # noqa: B006
+        split_column: str = "",
+        split_values: dict = {},  # noqa: B006
+        span_column: str = "",
+        spans: list = [],  # noqa: B006
+        max_bad_fraction: float = 0.01,
+        constraints: dict = {},  # noqa: B006
+        severity: dict = {},  # noqa: B006
+        drift_splits: dict = {"eval": "train"},  # noqa: B006
+        module: str = "",
+        hyperparameters: dict = {},  # noqa: B006
+        epochs: int = 5,
+        batch_size: int = 1024,
+        seed: int = 1,
+        slice_columns: list = [],  # noqa: B006
+        thresholds: dict = {},  # noqa: B006
+        quantizations: list = ["float32", "dynamic_range", "float16", "int8"],  # noqa: B006
+        select: str = "smallest",
+        destination: str = "",
+        keep: int = 5,
+        strict: bool = False,
+    ) -> None:
+        """Validate data, train a model, evaluate it, export it to TensorFlow Lite and publish it.
+
+        Three gates stand on the way: the data must fit their schema, the model must reach its thresholds, and the
+        exported model must agree with its source. What a gate rejects is not published; the reason is in the run.
+
+        Args:
+            source: The data: a CSV, Parquet or TFRecord file, a directory or a pattern. The default is a sample.
+            label: The column to predict.
+            task: binary, multiclass or regression; auto decides by the label.
+            features: The columns to learn from; all that serving has, when empty.
+            key_columns: The columns whose hash assigns a row to a split; the whole row, when empty.
+            split_ratios: The share of rows of each split.
+            split_column: Split by the values of this column instead, such as a month.
+            split_values: With split_column: the values that belong to each split.
+            span_column: Take only some spans of the data: the column that says to which span a row belongs.
+            spans: With span_column: the spans to take.
+            max_bad_fraction: The share of rows that may be unreadable before the run fails.
+            constraints: What the schema must demand besides what the data show; see infer_schema.
+            severity: Which anomalies are errors and which are warnings; see validate_statistics.
+            drift_splits: Splits to compare as newer and older span, such as eval with train.
+            module: Your own model: a Python module with build_model, inline or as a path. The default is wide and deep.
+            hyperparameters: Handed to build_model; see train_model for those of the default model.
+            epochs: How often to go through the training split at most; training stops early when it no longer helps.
+            batch_size: Rows per training step.
+            seed: Makes training repeatable.
+            slice_columns: Evaluate each value of these columns on its own too.
+            thresholds: What the model must reach to be published; see evaluate_model.
+            quantizations: The TensorFlow Lite variants to build and measure.
+            select: Which accepted variant becomes the edge model: smallest, fastest, most-accurate or a name.
+            destination: The directory in which models are published; inside the run, when empty.
+            keep: How many published versions to keep.
+            strict: Fail the run when a gate rejects, instead of ending it without publishing.
+        """
+        ingested = ingest_examples(
+            source=source,
+            split_ratios=split_ratios,
+            key_columns=key_columns,
+            split_column=split_column,
+            split_values=split_values,
+            span_column=span_column,
+            spans=spans,
+            max_bad_fraction=max_bad_fraction,
+        )
+        examples = ingested.outputs["examples"]
+        statistics = generate_statistics(examples=examples).outputs["statistics"]
+        schema = infer_schema(statistics=statistics, constraints=constraints).outputs["schema"]
+        validated = validate_statistics(
+            statistics=statistics, schema=schema, drift_splits=drift_splits, severity=severity
+        )
+        with dsl.If(validated.outputs["valid"] == True, name="data-are-valid"):  # noqa: E712
+            trained = train_model(
+                examples=examples,
+                statistics=statistics,
+                schema=schema,
+                label=label,
+                task=task,
+                features=features,
+                module=module,
+                hyperparameters=hyperparameters,
+                epochs=epochs,
+                batch_size=batch_size,
+                seed=seed,
+            )
+            target.configure(trained, resources="training")
+            model = trained.outputs["model"]
+            evaluated = evaluate_model(
+                examples=examples, model=model, slice_columns=slice_columns, thresholds=thresholds
+            )
+            with dsl.If(evaluated.outputs["blessed"] == True, name="model-is-blessed"):  # noqa: E712
+                exported = export_tflite(model=model, examples=examples, quantizations=quantizations, select=select)
+                with dsl.If(exported.outputs["accepted"] == True, name="export-is-accepted"):  # noqa: E712
+                    pushed = push_model(
+                        model=model,
+                        bundle=exported.outputs["bundle"],
+                        blessed=evaluated.outputs["blessed"],
+                        reason=evaluated.outputs["reason"],
+                        destination=destination,
+                        keep=keep,
+                    )
+                    pushed.set_caching_options(False)  # it changes the destination, not only its outputs
+                with dsl.Else(name="export-is-rejected"):
+                    reject(gate="export_tflite", reason=exported.outputs["reason"], strict=strict)
+            with dsl.Else(name="model-is-rejected"):
+                reject(gate="evaluate_model", reason=evaluated.outputs["reason"], strict=strict)
+        with dsl.Else(name="data-are-rejected"):
+            reject(gate="validate_statistics", reason=validated.outputs["reason"], strict=strict)
+
+    return pipeline
+
+
+def reject(*, gate: str, reason: dsl.PipelineTask, strict: bool) -> None:
+    """End a branch: the gate's reason becomes visible, and with `strict` the run fails."""
+    report_rejection(gate=gate, reason=reason, strict=strict).set_caching_options(False)
