@@ -35,7 +35,7 @@ def read_statistics(artifact: Path) -> dict[str, statistics_pb2.DatasetFeatureSt
     try:
         datasets = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read_bytes()).datasets
     except DecodeError:
-        raise StepError(f"{file} holds no DatasetFeatureStatisticsList; make it again with generate_statistics") from None
+        raise StepError(f"{file} holds no DatasetFeatureStatisticsList; make it with generate_statistics") from None
     splits = {dataset.name: dataset for dataset in datasets if "/" not in dataset.name}
     if not splits:
         raise StepError(f"{file} has statistics of no split; make it again with generate_statistics")

@@ -16,7 +16,7 @@ def infer_schema(
     schema_overrides: str = "",
     curated_schema_text: str = "",
     max_domain_size: int = 100,
-):
+) -> None:
     """Infer the schema that data must agree with from the statistics of one split, refined by what the user demands.
 
     Args:
