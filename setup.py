@@ -7,7 +7,7 @@ editable install ever puts a top-level `components` or `pipelines` on anybody's 
 import re
 from pathlib import Path
 
-from setuptools import find_namespace_packages, find_packages, setup
+from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"', (ROOT / "hybrid/__init__.py").read_text(), re.M).group(1)
@@ -34,12 +34,10 @@ setup(
         *packages_below("hybrid", "kfp_hybrid"),
         *packages_below("components", "kfp_hybrid.components"),
         *packages_below("pipelines", "kfp_hybrid.pipelines"),
-        *(f"kfp_hybrid.components.{p}" for p in find_namespace_packages("components", include=["images", "images.*"])),
     ],
-    package_data={
-        "": ["*.j2", "*.css", "*.js", "*.yaml", "*.md", "*.json", "*.csv.gz", "py.typed"],
-        "kfp_hybrid.components.images": ["*/requirements.in", "*/requirements.txt", "*/Dockerfile"],
-    },
+    # Every file there is one that a component or a target needs: locks, templates, samples, interfaces' pages.
+    package_data={name: ["**/*"] for name in ("kfp_hybrid", "kfp_hybrid.components", "kfp_hybrid.pipelines")},
+    exclude_package_data={"": ["*.pyc"]},
     install_requires=[
         "kfp>=2.17,<3",
         "kfp-kubernetes>=2.17,<3",
