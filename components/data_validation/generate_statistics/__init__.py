@@ -1,0 +1,1 @@
+"""Computes TFDV statistics of examples."""
