@@ -54,11 +54,18 @@ class StepCache(cache.LocalCache):
         self._on_hit = on_hit
         self._names: dict[str, str] = {}
 
-    def compute_key(self, component_name: str, *args: Any, **kwargs: Any) -> str:
+    def compute_key(
+        self,
+        component_name: str,
+        image: str,
+        full_command: list[str],
+        arguments: dict[str, Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> str:
         """kfp's key for this step, made different by anything else that could change its result."""
-        arguments = kwargs.get("arguments") or args[2]
-        state = [super().compute_key(component_name, *args, **kwargs), self._version, _input_state(arguments)]
-        key = hashlib.sha256(json.dumps(state).encode()).hexdigest()
+        theirs = super().compute_key(component_name, image, full_command, arguments, *args, **kwargs)
+        key = hashlib.sha256(json.dumps([theirs, self._version, _input_state(arguments)]).encode()).hexdigest()
         self._names[key] = component_name.removeprefix("comp-")
         return key
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator
@@ -128,9 +129,13 @@ class _Running:
             try:
                 pipeline(**arguments)
                 self.run.succeeded = True
-            except RuntimeError:  # what kfp.local raises when a step has failed
-                if not self.run.failed_step:
-                    raise
+            except Exception as error:
+                if not self.run.failed_step:  # no step failed, so it is the pipeline that kfp.local does not like
+                    traceback.print_exc(file=sys.stdout)
+                    raise UserError(
+                        f"kfp.local cannot run this pipeline: {type(error).__name__}: {' '.join(str(error).split())}; "
+                        f"details are in {folder / 'logs' / 'kfp.log'}"
+                    ) from None
             finally:
                 shutil.rmtree(folder / "scratch", ignore_errors=True)
         return self.run
