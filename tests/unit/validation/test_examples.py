@@ -2,7 +2,6 @@ import json
 
 import pyarrow as pa
 import pytest
-
 from kfp_hybrid.data.examples import Examples, ExamplesWriter
 from kfp_hybrid.step import StepError
 
