@@ -159,6 +159,15 @@ def test_two_steps_of_one_component_are_told_apart(command_line):
     assert "produce-2 done" in done.stdout
 
 
+def test_a_pipeline_may_have_the_name_of_its_only_step(command_line):
+    @dsl.pipeline(name="read")
+    def of_the_same_name():
+        read(source="package.yaml")
+
+    done = command_line("run", command_line.compile(of_the_same_name))
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_failing_step_shows_its_last_lines_and_its_log(command_line):
     done = command_line("run", command_line.compile(refusing))
     assert done.returncode == 1

@@ -225,6 +225,8 @@ def _with_a_component_per_task(package: Package) -> str:
                 if own != task.component_ref.name:
                     spec.components[own].CopyFrom(shared)
                     task.component_ref.name = own
+    while f"comp-{spec.pipeline_info.name}" in spec.components:  # kfp would take that component for the pipeline
+        spec.pipeline_info.name += "-pipeline"
     return yaml.safe_dump(json_format.MessageToDict(spec), sort_keys=False)
 
 

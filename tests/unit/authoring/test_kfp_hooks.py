@@ -1,0 +1,66 @@
+"""What this project takes for granted about the insides of kfp.local; a new kfp that breaks it fails here first."""
+
+import inspect
+import os
+
+import pytest
+from kfp.local import cache, subprocess_task_handler, task_dispatcher, task_handler_interface
+from kfp_hybrid.targets.local import kfp_hooks
+
+
+def parameters(function):
+    return list(inspect.signature(function).parameters)
+
+
+def test_kfp_creates_step_handlers_by_the_name_and_with_the_arguments_that_are_hooked():
+    assert issubclass(subprocess_task_handler.SubprocessTaskHandler, task_handler_interface.ITaskHandler)
+    theirs = parameters(subprocess_task_handler.SubprocessTaskHandler.__init__)
+    assert theirs == ["self", "image", "full_command", "pipeline_root", "runner", "env_vars"]
+    assert "subprocess_task_handler.SubprocessTaskHandler" in inspect.getsource(task_dispatcher)
+
+
+def test_kfp_creates_its_cache_by_the_name_and_with_the_arguments_that_are_hooked():
+    assert parameters(cache.LocalCache.__init__) == ["self", "cache_root"]
+    assert parameters(cache.LocalCache.compute_key)[:5] == parameters(kfp_hooks.StepCache.compute_key)[:5]
+    assert "LocalCache(cache_root=cache_root)" in inspect.getsource(cache.get_local_cache)
+
+
+def test_the_hooks_are_gone_after_the_run():
+    before = subprocess_task_handler.SubprocessTaskHandler, cache.LocalCache
+    with kfp_hooks.hooked(lambda *step: 0, "1", lambda *hit: None):
+        assert (subprocess_task_handler.SubprocessTaskHandler, cache.LocalCache) != before
+    assert (subprocess_task_handler.SubprocessTaskHandler, cache.LocalCache) == before
+
+
+@pytest.fixture
+def key(tmp_path):
+    def compute(version="1", **arguments):
+        step_cache = kfp_hooks.StepCache(str(tmp_path / "cache"), version=version, on_hit=lambda *hit: None)
+        return step_cache.compute_key("comp-read", "image", ["python3"], arguments)
+
+    return compute
+
+
+def test_a_key_changes_with_the_code_and_with_the_arguments(key):
+    assert key() == key()
+    assert len({key(), key(version="2"), key(a=1), key(a=2)}) == 4
+
+
+@pytest.mark.parametrize("spelling", ["{}/data.csv", "{}/*.csv", "{}"])
+def test_a_key_changes_with_the_files_that_an_argument_names(key, tmp_path, spelling):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    argument = spelling.format(folder)
+    keys = [key(source=argument)]
+    for content in ("one", "three"):
+        (folder / "data.csv").write_text(content)
+        keys.append(key(source=argument))
+    os.utime(folder / "data.csv", ns=(0, 0))
+    keys.append(key(source=argument))
+    assert len(set(keys)) == 4
+    assert key(source=argument) == keys[-1]
+
+
+@pytest.mark.parametrize("text", ["", "a\nb", "x" * 10_000, "nul\0byte", "[", "ordinary words", "~"])
+def test_an_argument_that_names_no_file_is_no_trouble(key, text):
+    assert key(source=text) == key(source=text)
