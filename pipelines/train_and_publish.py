@@ -22,26 +22,29 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
         source: str = "package://kfp_hybrid/samples/flights.csv.gz",
         label: str = "late",
         task: str = "auto",
-        features: list = [],  # noqa: B006 - the compiler records defaults, nothing mutates them
-        key_columns: list = [],  # noqa: B006
-        split_ratios: dict = {"train": 0.8, "eval": 0.2},  # noqa: B006
+        features: list = [],
+        key_columns: list = [],
+        split_ratios: dict = {"train": 0.8, "eval": 0.2},
         split_column: str = "",
-        split_values: dict = {},  # noqa: B006
+        split_values: dict = {},
         span_column: str = "",
-        spans: list = [],  # noqa: B006
+        spans: list = [],
         max_bad_fraction: float = 0.01,
-        constraints: dict = {},  # noqa: B006
-        severity: dict = {},  # noqa: B006
-        drift_splits: dict = {"eval": "train"},  # noqa: B006
+        constraints: dict = {},
+        curated_schema: str = "",
+        severity: dict = {},
+        drift_splits: dict = {"eval": "train"},
         module: str = "",
-        hyperparameters: dict = {},  # noqa: B006
+        hyperparameters: dict = {},
         epochs: int = 5,
         batch_size: int = 1024,
         seed: int = 1,
-        slice_columns: list = [],  # noqa: B006
-        thresholds: dict = {},  # noqa: B006
-        quantizations: list = ["float32", "dynamic_range", "float16", "int8"],  # noqa: B006
+        slice_columns: list = [],
+        thresholds: dict = {},
+        quantizations: list = ["float32", "dynamic_range", "float16", "int8"],
         select: str = "smallest",
+        max_size_bytes: int = 0,
+        max_latency_ms: float = 0.0,
         destination: str = "",
         keep: int = 5,
         strict: bool = False,
@@ -64,6 +67,7 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
             spans: With span_column: the spans to take.
             max_bad_fraction: The share of rows that may be unreadable before the run fails.
             constraints: What the schema must demand besides what the data show; see infer_schema.
+            curated_schema: A schema to hold the data against instead of the inferred one, as text proto or a path.
             severity: Which anomalies are errors and which are warnings; see validate_statistics.
             drift_splits: Splits to compare as newer and older span, such as eval with train.
             module: Your own model: a Python module with build_model, inline or as a path. The default is wide and deep.
@@ -75,6 +79,8 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
             thresholds: What the model must reach to be published; see evaluate_model.
             quantizations: The TensorFlow Lite variants to build and measure.
             select: Which accepted variant becomes the edge model: smallest, fastest, most-accurate or a name.
+            max_size_bytes: The largest edge model to accept; 0 for any.
+            max_latency_ms: The largest p99 latency of the edge model to accept, one row on one thread; 0 for any.
             destination: The directory in which models are published; inside the run, when empty.
             keep: How many published versions to keep.
             strict: Fail the run when a gate rejects, instead of ending it without publishing.
@@ -91,7 +97,9 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
         )
         examples = ingested.outputs["examples"]
         statistics = generate_statistics(examples=examples).outputs["statistics"]
-        schema = infer_schema(statistics=statistics, constraints=constraints).outputs["schema"]
+        schema = infer_schema(
+            statistics=statistics, constraints=constraints, curated_schema_text=curated_schema
+        ).outputs["schema"]
         validated = validate_statistics(
             statistics=statistics, schema=schema, drift_splits=drift_splits, severity=severity
         )
@@ -115,7 +123,14 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
                 examples=examples, model=model, slice_columns=slice_columns, thresholds=thresholds
             )
             with dsl.If(evaluated.outputs["blessed"] == True, name="model-is-blessed"):  # noqa: E712
-                exported = export_tflite(model=model, examples=examples, quantizations=quantizations, select=select)
+                exported = export_tflite(
+                    model=model,
+                    examples=examples,
+                    quantizations=quantizations,
+                    select=select,
+                    max_size_bytes=max_size_bytes,
+                    max_latency_ms=max_latency_ms,
+                )
                 with dsl.If(exported.outputs["accepted"] == True, name="export-is-accepted"):  # noqa: E712
                     pushed = push_model(
                         model=model,
