@@ -32,6 +32,11 @@ def percent(value: float | None) -> str:
     return f"{100 * value:.1f} %".replace(".0 %", " %").replace("-", "−")
 
 
+def decimal(value: float | None) -> str:
+    """A number between -10 and 10 with three decimals, so that a column of them lines up: 0.950, −0.010."""
+    return NOTHING if value is None or math.isnan(value) else f"{value:.3f}".replace("-", "−")
+
+
 def size(value: float) -> str:
     """A number of bytes: 512 B, 12.3 kB, 4.5 MB."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -41,7 +46,7 @@ def size(value: float) -> str:
     return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
 
 
-FORMATS: dict[str, Callable[..., str]] = {"number": number, "percent": percent, "size": size}
+FORMATS: dict[str, Callable[..., str]] = {"number": number, "percent": percent, "decimal": decimal, "size": size}
 
 
 def show(value: object, format: str = "number") -> str:
