@@ -1,8 +1,8 @@
 """Runs TFDV's own Beam transform, for data beyond one machine."""
 
 import contextlib
+import io
 import logging
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -90,9 +90,13 @@ def _read(split: str, file: Path, options: StatisticsOptions) -> list[statistics
 def _parse(beam_options: Mapping[str, Any]) -> tuple[PipelineOptions, PipelineRunner]:
     # kfp hands numbers within a parameter over as floats, and Beam's parser wants its integers without a point.
     whole = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in beam_options.items()}
+    complaint = io.StringIO()
     try:
-        with contextlib.redirect_stderr(sys.stdout):
+        with contextlib.redirect_stderr(complaint):
             options = PipelineOptions.from_dictionary(whole)
-            return options, create_runner(options.view_as(StandardOptions).runner or "DirectRunner")
+            options.get_all_options()  # parses each of them; on a mistake argparse writes to stderr and exits
+            runner = create_runner(options.view_as(StandardOptions).runner or "DirectRunner")
     except (SystemExit, ValueError, ImportError) as error:
-        raise StepError(f"beam_options {dict(beam_options)} are not Beam's pipeline options: {error}") from error
+        reason = (complaint.getvalue() if isinstance(error, SystemExit) else str(error)).strip().splitlines()[-1]
+        raise StepError(f"beam_options are not pipeline options of Apache Beam: {reason}") from error
+    return options, runner

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import joblib
 import pyarrow.compute as pc
 from kfp_hybrid.components.data_validation.generate_statistics.chunks import (
-    CHUNK_ROWS,
+    CHUNK_CELLS,
     Chunk,
     RowGroup,
     chunks_of,
@@ -126,13 +126,16 @@ def generate_statistics(examples_path: str, statistics_path: str, request: Reque
     request.check(examples)
     row_groups = read_row_groups(examples)
     options = request.options(examples, row_groups)
-    with _writable_directory(Path(statistics_path)) as directory:
-        if request.beam_options:
-            from kfp_hybrid.components.data_validation.generate_statistics import beam_pipeline
+    directory = Path(statistics_path)
+    with _disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    if request.beam_options:
+        from kfp_hybrid.components.data_validation.generate_statistics import beam_pipeline
 
-            datasets = beam_pipeline.statistics_of(examples, options, request.beam_options, directory)
-        else:
-            datasets = statistics_of(row_groups, options, request.processes)
+        datasets = beam_pipeline.statistics_of(examples, options, request.beam_options, directory)
+    else:
+        datasets = statistics_of(row_groups, options, request.processes)
+    with _disk_errors(directory):
         _write(datasets, directory / STATISTICS_FILE)
     seconds = round(time.monotonic() - start, 3)
     logging.info("wrote the statistics of %d data sets to %s in %.1f s", len(datasets), statistics_path, seconds)
@@ -152,18 +155,19 @@ def statistics_of(
     Args:
         row_groups: split -> its row groups.
         options: what to compute.
-        processes: how many to use; 0 for one per CPU that this process may use. A few rows never need more than one.
+        processes: how many to use; 0 for one per CPU that this process may use. Fewer when there is little to do.
 
     Returns:
         One entry per split, each followed by those of its slices.
     """
     from kfp_hybrid.components.data_validation.generate_statistics.statistics import PartialStatistics
 
-    rows = sum(group.rows for groups in row_groups.values() for group in groups)
     chunks = [chunk for split, groups in row_groups.items() for chunk in chunks_of(split, groups)]
-    processes = 1 if rows <= CHUNK_ROWS else min(processes or joblib.cpu_count(), len(chunks))
+    groups = [group for chunk in chunks for group in chunk.row_groups]
+    useful_processes = 1 + sum(group.cells for group in groups) // CHUNK_CELLS
+    processes = min(processes or joblib.cpu_count(), useful_processes, max(1, len(chunks)))
     partials = {split: PartialStatistics(options) for split in row_groups}
-    progress = _Progress(rows)
+    progress = _Progress(sum(group.rows for group in groups))
     for split, partial in map_in_order(functools.partial(_accumulate, options), chunks, processes):
         progress.add(partial.rows)
         partials[split].merge(partial)
@@ -235,10 +239,9 @@ def check_weights(examples: Examples, column: str) -> None:
 
 
 @contextlib.contextmanager
-def _writable_directory(path: Path) -> Iterator[Path]:
+def _disk_errors(path: Path) -> Iterator[None]:
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        yield path
+        yield
     except OSError as error:
         raise StepError(f"cannot write {path}: {error.strerror or error}; check its permissions and space") from error
 

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from kfp_hybrid.components.data_validation.generate_statistics.options import Slice, StatisticsOptions, slice_name
+from kfp_hybrid.step import StepError
 from tensorflow_data_validation.statistics import stats_impl
 from tensorflow_data_validation.statistics.generators.basic_stats_generator import BasicStatsGenerator
 from tensorflow_data_validation.statistics.generators.stats_generator import CombinerStatsGenerator
@@ -159,6 +160,9 @@ class PartialStatistics:
         Returns:
             The statistics of the data set, named `name`, then those of its slices that have rows, named
             `<name>/<column>_<value>`, in the order of the options.
+
+        Raises:
+            StepError: all values of a numeric column have the weight 0, of which TFDV can make no statistics.
         """
         # As TFDV does: a data set without rows has no features either.
         whole = self._extract(None, name) if self.rows else statistics_pb2.DatasetFeatureStatistics(name=name)
@@ -167,7 +171,13 @@ class PartialStatistics:
 
     def _extract(self, key: Slice | None, name: str) -> statistics_pb2.DatasetFeatureStatistics:
         generators = make_generators(self.options)
-        statistics = stats_impl.extract_statistics_output(self._accumulators[key], generators).datasets[0]
+        try:
+            statistics = stats_impl.extract_statistics_output(self._accumulators[key], generators).datasets[0]
+        except AssertionError as error:  # TFDV's median of nothing
+            raise StepError(
+                f"{name} cannot be weighted: there is a numeric column whose values all have the weight 0 in "
+                f"{self.options.weight_column!r}; leave these rows out or give them a small weight"
+            ) from error
         statistics.name = name
         return statistics
 
