@@ -1,24 +1,25 @@
 """What a user demands of the data beyond what inference sees: checked first, then put into the schema."""
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from kfp_hybrid.step import StepError
-from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 TRAINING = "TRAINING"
 _NUMERIC = (schema_pb2.INT, schema_pb2.FLOAT)
 
 
-def check(constraints: Mapping[str, Any], features: Collection[str]) -> None:
-    """Check the form of the constraints and the names in them, before anything expensive.
+def check(constraints: Mapping[str, Any], features: Mapping[str, int]) -> None:
+    """Check the constraints before anything expensive.
 
     Args:
         constraints: see `docs.md` of the component.
-        features: names of the features that the data have.
+        features: the features that the data have, and their types (`FeatureNameStatistics.Type`).
 
     Raises:
-        StepError: an unknown key or feature, or a value of the wrong form.
+        StepError: an unknown key or feature, a value of the wrong form, or one that does not fit the feature's type.
     """
     _known(constraints, [*DEFAULTS, "features", "environments"], "key", "constraints")
     for key in DEFAULTS.keys() & constraints.keys():
@@ -27,20 +28,13 @@ def check(constraints: Mapping[str, Any], features: Collection[str]) -> None:
         where = f"constraints.features.{name}"
         _known([name], features, "feature", "constraints.features")
         if not isinstance(wanted, Mapping):
-            raise StepError(f"{where} is {wanted!r}; give it as an object like {{\"required\": true}}")
+            raise StepError(f'{where} is {wanted!r}; give it as an object like {{"required": true}}')
         _known(wanted, FEATURE_KEYS, "key", where)
         for key, value in wanted.items():
             _check_value(key, value, f"{where}.{key}")
+            _check_type(key, value, features[name], f"{where}.{key}")
         _check_together(wanted, where)
-    for name, environment in _mapping(constraints, "environments").items():
-        where = f"constraints.environments.{name}"
-        if not isinstance(environment, Mapping):
-            raise StepError(f"{where} is {environment!r}; give it as an object like {{\"without\": [\"label\"]}}")
-        _known(environment, ["without"], "key", where)
-        without = environment.get("without", [])
-        if not isinstance(without, list):
-            raise StepError(f"{where}.without is {without!r}; give it as a list of features")
-        _known(without, features, "feature", f"{where}.without")
+    _check_environments(_mapping(constraints, "environments"), features)
 
 
 def apply(constraints: Mapping[str, Any], schema: schema_pb2.Schema) -> None:
@@ -49,9 +43,6 @@ def apply(constraints: Mapping[str, Any], schema: schema_pb2.Schema) -> None:
     Args:
         constraints: constraints that passed `check`.
         schema: the schema to change.
-
-    Raises:
-        StepError: a constraint that does not fit the type of its feature.
     """
     wanted = constraints.get("features", {})
     for feature in schema.feature:
@@ -100,9 +91,6 @@ def _let_values_be_missing(feature: schema_pb2.Feature) -> None:
 
 
 def _put_domain(schema: schema_pb2.Schema, feature: schema_pb2.Feature, values: list[str]) -> None:
-    if feature.type != schema_pb2.BYTES:
-        raise StepError(f"constraints.features.{feature.name}.domain is for text, and {feature.name} is "
-                        f"{_type_name(feature)}; use range instead")  # fmt: skip
     _drop_domain(schema, feature)
     if values:
         feature.domain = feature.name
@@ -128,27 +116,17 @@ def _put_range(schema: schema_pb2.Schema, feature: schema_pb2.Feature, bounds: l
 
 
 def _put_min(schema: schema_pb2.Schema, feature: schema_pb2.Feature, bound: float) -> None:
-    _number_domain(feature, "min", bound).min = _bound(feature, bound)
+    if feature.type == schema_pb2.INT:
+        feature.int_domain.min = int(bound)
+    else:
+        feature.float_domain.min = bound
 
 
 def _put_max(schema: schema_pb2.Schema, feature: schema_pb2.Feature, bound: float) -> None:
-    _number_domain(feature, "max", bound).max = _bound(feature, bound)
-
-
-def _number_domain(feature: schema_pb2.Feature, key: str, bound: float) -> Any:
-    if feature.type not in _NUMERIC:
-        raise StepError(f"constraints.features.{feature.name} limits numbers to {key} {bound:g}, and {feature.name} is "
-                        "text; use domain instead")  # fmt: skip
-    return feature.int_domain if feature.type == schema_pb2.INT else feature.float_domain
-
-
-def _bound(feature: schema_pb2.Feature, bound: float) -> float:
-    if feature.type == schema_pb2.FLOAT:
-        return bound
-    if bound != int(bound):
-        raise StepError(f"constraints.features.{feature.name}: {bound:g} is not a whole number, and {feature.name} "
-                        "holds whole numbers")  # fmt: skip
-    return int(bound)
+    if feature.type == schema_pb2.INT:
+        feature.int_domain.max = int(bound)
+    else:
+        feature.float_domain.max = bound
 
 
 def _put_drift_threshold(schema: schema_pb2.Schema, feature: schema_pb2.Feature, threshold: float) -> None:
@@ -196,6 +174,18 @@ DEFAULTS: dict[str, Callable[[schema_pb2.Feature], bool]] = {
 }
 
 
+def _check_environments(environments: Mapping[str, Any], features: Collection[str]) -> None:
+    for name, environment in environments.items():
+        where = f"constraints.environments.{name}"
+        if not isinstance(environment, Mapping):
+            raise StepError(f'{where} is {environment!r}; give it as an object like {{"without": ["label"]}}')
+        _known(environment, ["without"], "key", where)
+        without = environment.get("without", [])
+        if not isinstance(without, list):
+            raise StepError(f"{where}.without is {without!r}; give it as a list of features")
+        _known(without, features, "feature", f"{where}.without")
+
+
 def _check_value(key: str, value: Any, where: str) -> None:
     if key == "required":
         fits, form = isinstance(value, bool), "true or false"
@@ -210,6 +200,20 @@ def _check_value(key: str, value: Any, where: str) -> None:
         fits, form = _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"
     if not fits:
         raise StepError(f"{where} is {value!r}; it must be {form}")
+
+
+def _check_type(key: str, value: Any, type_: int, where: str) -> None:
+    number = type_ in (statistics_pb2.FeatureNameStatistics.INT, statistics_pb2.FeatureNameStatistics.FLOAT)
+    if key in ("domain", "min_domain_mass") and number:
+        raise StepError(f"{where} is for text, and the feature holds numbers; use range, min or max")
+    if key not in ("range", "min", "max"):
+        return
+    if not number:
+        raise StepError(f"{where} is for numbers, and the feature holds text; use domain")
+    if type_ == statistics_pb2.FeatureNameStatistics.INT:
+        for bound in value if key == "range" else [value]:
+            if bound != int(bound):
+                raise StepError(f"{where} is {value!r}, and the feature holds whole numbers; give whole numbers")
 
 
 def _check_together(wanted: Mapping[str, Any], where: str) -> None:
@@ -235,8 +239,4 @@ def _mapping(constraints: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
-
-
-def _type_name(feature: schema_pb2.Feature) -> str:
-    return str(schema_pb2.FeatureType.Name(feature.type))
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -54,11 +54,11 @@ def infer_schema(
         StepError: an input that is missing or wrong, in one line.
     """
     chosen = _split(artifacts.read_statistics(statistics), split, statistics)
-    names = artifacts.feature_names(chosen)
+    features = {artifacts.feature_name(feature): feature.type for feature in chosen.features}
     wanted = constraints or {}
-    json_constraints.check(wanted, names)
+    json_constraints.check(wanted, features)
     override = artifacts.parse_schema(schema_overrides, "schema_overrides")
-    proto_overrides.check(override, names)
+    proto_overrides.check(override, features)
     curated = _curated(curated_schema, curated_schema_text)
     if max_domain_size < 0:
         raise StepError(f"max_domain_size is {max_domain_size}; it must be 0 or more")
