@@ -251,15 +251,15 @@ def outdated(texts: dict[Path, str]) -> list[Path]:
     return [path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     """Check or write the READMEs; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m kfp_hybrid.catalog", description="The READMEs of the components.")
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--check", action="store_true", help="list the READMEs that are out of date; status 1 if any")
     mode.add_argument("--write", action="store_true", help="write the READMEs that are out of date")
     options = parser.parse_args(arguments)
-    all_components, found = survey()
-    texts = readmes(all_components)
+    all_components, found = survey(root)
+    texts = readmes(all_components, root)
     stale = outdated(texts)
     for path in stale:
         if options.write:
