@@ -32,15 +32,17 @@ class Axis:
         return round(pixel * _PIXELS_PER_DIGIT) / _PIXELS_PER_DIGIT
 
     def label(self, tick: float) -> str:
-        """A tick in as few characters as tell it from its neighbours: 0.25, 40, 15k, 2M."""
+        """A tick in as few characters as tell it from its neighbours: 0, 0.25, 40, 15k, 2M."""
+        if not tick:
+            return "0"
         step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else abs(tick) or 1.0
         largest = max(abs(t) for t in self.ticks)
         for unit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
             if largest >= unit:
                 unit = 1e3 if suffix == "k" else unit
-                return _plain(tick / unit, step / unit) + (suffix if tick else "")
+                return _plain(tick / unit, step / unit) + suffix
         if step < 1e-4:
-            return f"{tick:.1e}" if tick else "0"
+            return f"{tick:.1e}"
         return _plain(tick, step)
 
 
