@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from kfp_hybrid.data.column_types import INT64_LIMIT, ORDER, narrowest, parse
 from kfp_hybrid.data.examples import TYPES, arrow_schema
-from kfp_hybrid.data.reading import BadRow, Chunk, TypesWidened, final_types, widen
+from kfp_hybrid.data.reading import BadRow, Chunk, TypesWidened, final_types, require_same_columns, widen
 from kfp_hybrid.data.records import BLOCK_BYTES, Block, Records, RecordStream, count_fields
 from kfp_hybrid.data.sources import Source, resolve
 from kfp_hybrid.step import StepError
@@ -80,7 +80,9 @@ class CsvReader:
     def __init__(self, sources: Sequence[Source], block_bytes: int = BLOCK_BYTES):
         self._sources = sources
         self._block_bytes = block_bytes
-        self._names = _common_header(sources)
+        headers = {source.name: _header(source) for source in sources}
+        require_same_columns(headers)
+        self._names = headers[sources[0].name]
 
     def guess(self) -> dict[str, str]:
         """Column name -> type in the first rows."""
@@ -113,22 +115,6 @@ class CsvReader:
                 records.header()
                 for block in records.blocks(len(self._names)):
                     yield source, block
-
-
-def _common_header(sources: Sequence[Source]) -> list[str]:
-    names = _header(sources[0])
-    for source in sources[1:]:
-        if (other := _header(source)) != names:
-            missing = [name for name in names if name not in other]
-            extra = [name for name in other if name not in names]
-            difference = f"missing: {', '.join(missing) or 'none'}; additional: {', '.join(extra) or 'none'}"
-            if not missing and not extra:
-                difference = f"the order is {', '.join(other)} instead of {', '.join(names)}"
-            raise StepError(
-                f"{source.name} has other columns than {sources[0].name} ({difference}); "
-                "give files with the same header, or ingest them separately"
-            )
-    return names
 
 
 def _header(source: Source) -> list[str]:

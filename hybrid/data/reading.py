@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import pyarrow as pa
 from kfp_hybrid.data.column_types import wider
+from kfp_hybrid.step import StepError
 
 T = TypeVar("T")
 
@@ -30,12 +31,14 @@ class BadRow(NamedTuple):
         line: where it begins, counted from 1: the line of a text file, else the number of the row or record.
         reason: why it cannot be read, in one line.
         row: its text.
+        rows: how many rows it stands for; an estimate when the rest of a file cannot be read.
     """
 
     source: str
     line: int
     reason: str
     row: str
+    rows: int = 1
 
 
 @dataclass(frozen=True)
@@ -113,3 +116,27 @@ def final_types(reader: Reader) -> dict[str, str]:
         return columns
 
     return with_types(reader, pass_over)
+
+
+def require_same_columns(columns: Mapping[str, list[str]]) -> None:
+    """Check that all files have the same columns in the same order.
+
+    Args:
+        columns: name of a file -> its columns.
+
+    Raises:
+        StepError: a file differs from the first one.
+    """
+    (first, names), *others = columns.items()
+    for file, other in others:
+        if other == names:
+            continue
+        missing = ", ".join(name for name in names if name not in other)
+        extra = ", ".join(name for name in other if name not in names)
+        difference = f"missing: {missing or 'none'}; additional: {extra or 'none'}"
+        if not missing and not extra:
+            difference = f"the order is {', '.join(other)} instead of {', '.join(names)}"
+        raise StepError(
+            f"{file} has other columns than {first} ({difference}); "
+            "give files with the same columns, or ingest them separately"
+        )
