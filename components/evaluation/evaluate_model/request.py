@@ -111,7 +111,7 @@ def check_request(
     if not 0 < decision_threshold < 1:
         raise StepError(f"decision_threshold is {decision_threshold:g}; it must lie between 0 and 1")
     answer = find_answer(model, label, task, classes)
-    limits = parse_thresholds(thresholds, answer.task)
+    limits = parse_thresholds(thresholds, answer.task, bool(slice_columns))
     rows = Examples.open(examples)
     if not rows.rows(split):
         raise StepError(f"split {split!r} of {examples} has no rows; there is nothing to evaluate on")

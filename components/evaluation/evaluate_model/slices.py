@@ -6,6 +6,7 @@ numeric column is cut into buckets that hold equally many rows.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -92,10 +93,8 @@ class NumericColumn:
             starts, names = distinct, [f"{value:.12g}" for value in distinct]
         else:
             # Edges are values that occur, so that a range says exactly which rows it holds.
-            edges = np.quantile(present, np.linspace(0, 1, buckets + 1), method="inverted_cdf")
-            starts = np.unique(edges[:-1])
-            ends = [*(f"{start:.12g})" for start in starts[1:]), f"{edges[-1]:.12g}]"]
-            names = [f"[{start:.12g}, {end}" for start, end in zip(starts, ends, strict=True)]
+            edges = np.unique(np.quantile(present, np.linspace(0, 1, buckets + 1), method="inverted_cdf"))
+            starts, names = edges[:-1], _ranges(edges)
         codes = np.searchsorted(starts, values, side="right") - 1
         codes[np.isnan(values)] = len(names)
         return _split(self.name, [*names, MISSING], codes)
@@ -112,6 +111,16 @@ def slice_column(name: str, type_: str) -> SliceColumn:
         type_: its type in the examples artifact.
     """
     return NumericColumn(name) if type_ in ("int64", "double") else TextColumn(name)
+
+
+def _ranges(edges: Array) -> list[str]:
+    """Names of the ranges between rising edges, like "[17, 502)", with as many digits as tell the edges apart."""
+    for digits in range(6, 18):
+        texts = [f"{edge:.0f}" if edge.is_integer() and abs(edge) < 1e15 else f"{edge:.{digits}g}" for edge in edges]
+        if len(set(texts)) == len(texts):
+            break
+    ranges = [f"[{start}, {end})" for start, end in pairwise(texts)]
+    return [*ranges[:-1], f"{ranges[-1][:-1]}]"]  # the last one holds its end
 
 
 def _split(column: str, names: list[str], codes: Array) -> Iterator[Slice]:

@@ -135,15 +135,17 @@ class Verdict:
         return f"{self.threshold.metric}{place} {verb} {value}, {side} {self.threshold.key} {limit}{more}"
 
 
-def parse_thresholds(thresholds: Mapping[str, Any], task: str) -> list[Threshold]:
+def parse_thresholds(thresholds: Mapping[str, Any], task: str, sliced: bool) -> list[Threshold]:
     """Check what the user asked for; nothing asked means the task's defaults.
 
     Args:
         thresholds: metric name -> key -> limit.
         task: binary, multiclass or regression.
+        sliced: whether there are slices; the defaults for slices apply only then.
 
     Raises:
-        StepError: an unknown metric or key, or a limit that is not a finite number; says what is valid.
+        StepError: an unknown metric or key, a limit that is not a finite number, or a limit for slices without slices;
+            says what is valid.
     """
     parsed = []
     for metric, limits in (thresholds or DEFAULTS[task]).items():
@@ -153,7 +155,11 @@ def parse_thresholds(thresholds: Mapping[str, Any], task: str) -> list[Threshold
         if not isinstance(limits, Mapping) or not limits:
             raise StepError(f'thresholds: {metric!r} must map a key to a number, like {{"{metric}": {{"min": 0.5}}}}')
         parsed += [Threshold(metric, key, _limit(metric, key, limit)) for key, limit in limits.items()]
-    return parsed
+    if sliced:
+        return parsed
+    if thresholds and (unusable := [threshold for threshold in parsed if threshold.per_slice]):
+        raise StepError(f"thresholds: {unusable[0]} needs slices; name columns in slice_columns")
+    return [threshold for threshold in parsed if not threshold.per_slice]
 
 
 def _limit(metric: str, key: str, limit: Any) -> float:

@@ -54,6 +54,13 @@ def test_buckets_of_many_distinct_numbers_hold_equally_many_rows_and_say_which(b
         assert inside.max() == high if one.value.endswith("]") else inside.max() < high
 
 
+def test_edges_are_written_with_as_many_digits_as_tell_them_apart():
+    values = [1 + i * 1e-9 for i in range(100)]
+    assert len({one.value for one in cut("double", [values], buckets=4)}) == 4
+    values = [i / 3 for i in range(100)]
+    assert [one.value for one in cut("double", [values], buckets=2)] == ["[0, 16.3333)", "[16.3333, 33]"]
+
+
 def test_numbers_of_few_distinct_values_are_sliced_by_value():
     months = [1 + i % 12 for i in range(60)]
     assert [one.name for one in cut("int64", [months])] == [f"c={month}" for month in range(1, 13)]

@@ -24,7 +24,7 @@ def group(auc, name="", rows=1000, baseline=None, conclusive=True, **metrics):
 
 
 def verdicts(thresholds, overall, slices=(), task="binary"):
-    return judge(parse_thresholds(thresholds, task), overall, worst_first(list(slices), task))
+    return judge(parse_thresholds(thresholds, task, sliced=True), overall, worst_first(list(slices), task))
 
 
 def sentence(thresholds, overall, slices=()):
@@ -47,16 +47,22 @@ def sentence(thresholds, overall, slices=()):
 )
 def test_a_threshold_that_makes_no_sense_is_refused_in_one_line_that_says_what_is_valid(thresholds, words):
     with pytest.raises(StepError) as refused:
-        parse_thresholds(thresholds, "binary")
+        parse_thresholds(thresholds, "binary", sliced=True)
     assert all(word in str(refused.value) for word in words)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("task", list(METRICS))
 def test_without_thresholds_those_of_the_task_apply(task):
-    defaults = parse_thresholds({}, task)
+    defaults = parse_thresholds({}, task, sliced=True)
     assert {t.metric for t in defaults} == DEFAULTS[task].keys()
     assert any(not t.relative and not t.per_slice for t in defaults), "a first model must meet something"
+
+
+def test_a_threshold_for_slices_needs_slices_unless_it_is_a_default():
+    with pytest.raises(StepError, match=r"auc slice_min 0\.7 needs slices; name columns in slice_columns"):
+        parse_thresholds({"auc": {"slice_min": 0.7}}, "binary", sliced=False)
+    assert not any(threshold.per_slice for threshold in parse_thresholds({}, "binary", sliced=False))
 
 
 limits = st.floats(-1, 1)
