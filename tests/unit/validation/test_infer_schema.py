@@ -140,7 +140,8 @@ NUMBER_BY_VALUE = 'feature { name: "distance" drift_comparator { infinity_norm {
 CURATED = """
 feature { name: "gate" type: BYTES }
 feature { name: "carrier" type: BYTES domain: "carrier" presence { min_fraction: 1 min_count: 1 }
-          shape { dim { size: 1 } } drift_comparator { infinity_norm { threshold: 0.05 } } not_in_environment: "SERVING" }
+          shape { dim { size: 1 } } drift_comparator { infinity_norm { threshold: 0.05 } }
+          not_in_environment: "SERVING" }
 feature { name: "distance" type: FLOAT presence { min_fraction: 1 min_count: 1 } shape { dim { size: 1 } }
           float_domain { min: 0 } }
 string_domain { name: "carrier" value: "UA" value: "AA" value: "WN" }
