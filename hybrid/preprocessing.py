@@ -10,7 +10,9 @@ Everything is computed in float32, because that is what `serving_default` is giv
 
 import dataclasses
 import json
+import keyword
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +34,9 @@ CATEGORICAL_TYPES = ("string", "int")
 MISSING_ID = 0
 OUT_OF_VOCABULARY_ID = 1
 RESERVED_IDS = 2
+
+# What TensorFlow accepts as the name of a function's argument and of the node that it becomes.
+_ARGUMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 Rows = Union["pa.RecordBatch", Mapping[str, Any]]
 
@@ -117,6 +122,23 @@ class Preprocessing:
     def features(self) -> list[str]:
         """Names of all features: numeric ones, then categorical ones."""
         return [number.name for number in self.numeric] + [category.name for category in self.categorical]
+
+    @property
+    def serving_names(self) -> dict[str, str]:
+        """Feature name -> name of its input in `serving_default`.
+
+        They are the same, unless TensorFlow cannot use the feature's name for an argument ("dep delay (min)", "class").
+        """
+        names: dict[str, str] = {}
+        plain = {name for name in self.features if _ARGUMENT_NAME.fullmatch(name) and not keyword.iskeyword(name)}
+        for feature in self.features:
+            name = feature
+            if feature not in plain:
+                name = "feature_" + re.sub(r"[^A-Za-z0-9_]", "_", feature)
+                while name in plain or name in names.values():
+                    name += "_"
+            names[feature] = name
+        return names
 
     @property
     def outputs(self) -> int:
@@ -242,13 +264,15 @@ class Preprocessing:
             rows: as for `transform`.
 
         Returns:
-            One array [N] for each feature: float32 with NaN for missing, or object (str) with "" for missing.
+            One array [N] for each feature, by its name in `serving_names`: float32 with NaN for missing, or object (str)
+            with "" for missing.
 
         Raises:
             StepError: a column is missing or holds values that are not numbers.
         """
-        inputs = {feature.name: _numbers(rows, feature.name) for feature in self.numeric}
-        inputs.update({feature.name: _texts(_column(rows, feature.name)) for feature in self.categorical})
+        names = self.serving_names
+        inputs = {names[feature.name]: _numbers(rows, feature.name) for feature in self.numeric}
+        inputs.update({names[feature.name]: _texts(_column(rows, feature.name)) for feature in self.categorical})
         return inputs
 
     def encode_labels(self, values: Any) -> np.ndarray:

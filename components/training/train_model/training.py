@@ -1,0 +1,196 @@
+"""Training a model from examples, statistics and schema. TensorFlow is imported only after the input is checked."""
+
+import dataclasses
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from kfp_hybrid.components.training.train_model import features
+from kfp_hybrid.components.training.train_model.checkpoints import State
+from kfp_hybrid.components.training.train_model.hyperparameters import Hyperparameters
+from kfp_hybrid.components.training.train_model.training_input import read_labels
+from kfp_hybrid.components.training.train_model.user_module import UserModule
+from kfp_hybrid.data.examples import Examples
+from kfp_hybrid.preprocessing import Preprocessing
+from kfp_hybrid.step import StepError
+
+STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
+CHECKPOINTS_VARIABLE = "KFP_HYBRID_CHECKPOINTS"
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """The parameters of the component `train_model`, which describes them."""
+
+    label: str
+    task: str = "auto"
+    features: Sequence[str] = ()
+    max_vocabulary: int = 1000
+    module: str = ""
+    hyperparameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    train_split: str = "train"
+    eval_split: str = "eval"
+    epochs: int = 10
+    batch_size: int = 1024
+    learning_rate: float = 0.001
+    seed: int = 1
+    early_stopping_patience: int = 3
+    class_weights: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    mixed_precision: bool = False
+    strategy: str = "none"
+    steps_per_execution: int = 16
+    memory_mb: int = 1024
+    checkpoint_dir: str = ""
+
+    def validate(self) -> None:
+        """Check what can be checked without the data.
+
+        Raises:
+            StepError: a parameter is out of range.
+        """
+        for name in ("epochs", "batch_size", "max_vocabulary", "steps_per_execution", "memory_mb"):
+            if getattr(self, name) < 1:
+                raise StepError(f"parameter {name} is {getattr(self, name)}, must be at least 1")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise StepError(f"parameter learning_rate is {self.learning_rate}, must be greater than 0")
+        if not 0 <= self.seed < 2**32:
+            raise StepError(f"parameter seed is {self.seed}, must be between 0 and {2**32 - 1}")
+        if self.early_stopping_patience < 0:
+            raise StepError(
+                f"parameter early_stopping_patience is {self.early_stopping_patience}, must not be negative"
+            )
+        if self.strategy not in STRATEGIES:
+            raise StepError(f"parameter strategy is {self.strategy!r}, must be one of {', '.join(STRATEGIES)}")
+        if not self.train_split or self.train_split == self.eval_split:
+            raise StepError(f"parameters train_split and eval_split are both {self.eval_split!r}, must name two splits")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a training tells about itself.
+
+    Attributes:
+        metrics: losses and metrics of the published model, epochs, examples per second, seconds.
+        metadata: facts about the model, for its artifact.
+    """
+
+    metrics: dict[str, float]
+    metadata: dict[str, str | int]
+
+
+def train(
+    examples: str | Path,
+    statistics: str | Path,
+    schema: str | Path,
+    parameters: Parameters,
+    model: str | Path,
+    logs: str | Path,
+) -> Trained:
+    """Train a model and publish it as a SavedModel.
+
+    Args:
+        examples: examples artifact.
+        statistics: statistics artifact, of the same examples.
+        schema: schema artifact.
+        parameters: everything else.
+        model: directory that the SavedModel becomes.
+        logs: directory that the TensorBoard logs become.
+
+    Returns:
+        Metrics and metadata.
+
+    Raises:
+        StepError: the input, a parameter or the user's module is wrong, or the loss is not finite.
+    """
+    started = time.perf_counter()
+    parameters.validate()
+    module = UserModule(parameters.module) if parameters.module else None
+    if module is None:
+        Hyperparameters.parse(parameters.hyperparameters)
+    data = Examples.open(examples)
+    preprocessing = features.make_preprocessing(
+        features.read_statistics(statistics, parameters.train_split),
+        features.read_schema(schema),
+        parameters.label,
+        parameters.task,
+        parameters.features,
+        parameters.max_vocabulary,
+    )
+    if absent := [name for name in preprocessing.features if name not in data.columns]:
+        raise StepError(f"the examples have no column {absent[0]!r}; make statistics and schema from the same examples")
+    weights = _class_weights(data, preprocessing, parameters)
+    _quiet_tensorflow()
+    from kfp_hybrid.components.training.train_model.session import Session
+
+    session = Session(data, preprocessing, weights, module, parameters)
+    state = session.run(_checkpoint_base(parameters, Path(model)), Path(schema), Path(model), Path(logs))
+    metadata: dict[str, str | int] = {
+        "framework": "tensorflow",
+        "task": preprocessing.task,
+        "label": preprocessing.label.name,
+        "features": len(preprocessing.features),
+        "schema_fingerprint": data.schema_fingerprint,
+    }
+    if preprocessing.task == "binary":
+        metadata["positive_class"] = str(preprocessing.label.classes[1])
+    return Trained(_metrics(state, time.perf_counter() - started), metadata)
+
+
+def _class_weights(examples: Examples, preprocessing: Preprocessing, parameters: Parameters) -> np.ndarray | None:
+    """Check the labels of both splits; return the weight of each class as float32 [K], or None for no weights."""
+    counts = read_labels(examples, parameters.train_split, preprocessing)
+    if parameters.eval_split:
+        read_labels(examples, parameters.eval_split, preprocessing)
+    classes = [str(value) for value in preprocessing.label.classes]
+    if classes and np.count_nonzero(counts) < 2:
+        only = classes[int(counts.argmax())]
+        raise StepError(
+            f"label {preprocessing.label.name!r} is {only!r} in every training row; there is nothing to learn"
+        )
+    if not parameters.class_weights:
+        return None
+    if not classes:
+        raise StepError("parameter class_weights is set, but a regression has no classes; leave it empty")
+    if dict(parameters.class_weights) == {"balanced": True}:
+        return (counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
+    weights = np.ones(len(classes), np.float32)
+    for name, weight in parameters.class_weights.items():
+        if name not in classes:
+            raise StepError(f'parameter class_weights names {name!r}; give {{"balanced": true}} or any of {classes}')
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise StepError(
+                f"parameter class_weights gives {weight!r} to {name!r}, must be a number that is not negative"
+            )
+        weights[classes.index(name)] = weight
+    return weights
+
+
+def _checkpoint_base(parameters: Parameters, model: Path) -> Path:
+    """The parameter, or what the runner offers, or a folder beside the output."""
+    return Path(parameters.checkpoint_dir or os.environ.get(CHECKPOINTS_VARIABLE) or model.parent / ".checkpoints")
+
+
+def _quiet_tensorflow() -> None:
+    """Keep TensorFlow's own log lines out of the step's log; set before it is imported, where the user has not."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    for name in ("absl", "tensorflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _metrics(state: State, seconds: float) -> dict[str, float]:
+    """Metrics of the published weights: those of the best epoch if there was early stopping, otherwise of the last."""
+    published = state.history[state.published_epoch]
+    names = {"loss": "train_loss", **{name: name.replace("val_", "eval_") for name in published if "val_" in name}}
+    return {
+        **{new: published[name] for name, new in names.items()},
+        "epochs": state.epochs,
+        "published_epoch": state.published_epoch + 1,
+        "examples_per_second": float(np.median([epoch["examples_per_second"] for epoch in state.history])),
+        "seconds": seconds,
+    }

@@ -1,0 +1,251 @@
+"""Reading examples for training: Parquet row groups, preprocessed as whole columns, shuffled, cut into batches.
+
+The order of the rows of an epoch depends on (seed, epoch) only, so an interrupted training that goes on
+with epoch 7 sees what the uninterrupted one saw. Rows that fit into memory are preprocessed once and
+shuffled all together; otherwise each epoch shuffles the row groups, and the rows within a buffer of them.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from kfp_hybrid.data.examples import Examples
+from kfp_hybrid.preprocessing import Preprocessing
+from kfp_hybrid.step import StepError
+
+LABEL = "label"
+WEIGHT = "weight"
+ROWS = "rows"
+CHUNK_BATCHES = 32  # batches handed to TensorFlow at once; one by one, the hand-over would cost more than a step
+
+Arrays = dict[str, np.ndarray]  # the groups of Preprocessing.transform, the label, and the weight if there is one
+
+
+def read_labels(examples: Examples, split: str, preprocessing: Preprocessing) -> np.ndarray:
+    """Count the labels of a split by class; nothing but the label column is read.
+
+    Args:
+        examples: the examples.
+        split: name of the split.
+        preprocessing: gives the label and its classes.
+
+    Returns:
+        Classification: int64 [K], rows of each class. Regression: int64 [1], all rows.
+
+    Raises:
+        StepError: the split has no rows, or a label is missing or not one of the classes.
+    """
+    name = preprocessing.label.name
+    if not examples.rows(split):
+        raise StepError(f"split {split!r} has no rows; check the split parameters of ingest_examples")
+    if name not in examples.columns:
+        raise StepError(f"label {name!r} is not a column of the examples, which have {', '.join(examples.columns)}")
+    counts = np.zeros(max(1, len(preprocessing.label.classes)), np.int64)
+    for batch in examples.batches(split, [name]):
+        try:
+            labels = preprocessing.encode_labels(batch.column(0))
+        except StepError as error:
+            raise StepError(f"split {split!r}: {error}") from None
+        counts += np.bincount(labels, minlength=len(counts)) if preprocessing.label.classes else len(labels)
+    return counts
+
+
+def preprocess(batch: pa.RecordBatch, preprocessing: Preprocessing) -> Arrays:
+    """The preprocessed features and the encoded label of a record batch."""
+    arrays = preprocessing.transform(batch)
+    arrays[LABEL] = preprocessing.encode_labels(batch.column(preprocessing.label.name))
+    return arrays
+
+
+class TrainingInput:
+    """The rows of a split as shuffled batches.
+
+    Args:
+        examples: the examples.
+        split: name of the split; not empty.
+        preprocessing: applied to the rows; the same numpy code that serving is checked against.
+        batch_size: rows of a batch; the last of an epoch can be smaller.
+        seed: decides, with the epoch, about the order of the rows.
+        memory_bytes: what preprocessed rows may occupy. Rows that need more are read again in each epoch.
+        class_weights: weight of a row by its encoded label; None for no weights.
+        drop_remainder: leave the last rows of an epoch out when they do not fill a batch (what a TPU needs).
+
+    Attributes:
+        rows: rows of the split.
+        batch_size: rows of a batch, not more than there are rows.
+        steps: batches of an epoch.
+        error: why reading failed, when it did.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        split: str,
+        preprocessing: Preprocessing,
+        batch_size: int,
+        seed: int,
+        memory_bytes: int,
+        class_weights: np.ndarray | None = None,
+        drop_remainder: bool = False,
+    ):
+        self._preprocessing = preprocessing
+        self._class_weights = class_weights
+        self._columns = [*preprocessing.features, preprocessing.label.name]
+        self._seed = seed
+        self._row_groups = _row_groups(examples, split)
+        self.rows = examples.rows(split)
+        self.batch_size = min(batch_size, self.rows)
+        self.steps = self.rows // self.batch_size if drop_remainder else -(-self.rows // self.batch_size)
+        self._drop_remainder = drop_remainder
+        # Half of the memory, because shuffling and concatenating hold a second copy for a moment.
+        self._buffer_rows = memory_bytes // 2 // self._row_bytes()
+        self._resident: Arrays | None = None
+        self.error: StepError | None = None
+
+    def dataset(self, epoch: Callable[[], int], replicas: range, all_replicas: int) -> Any:
+        """The batches of one epoch, split between replicas, as a `tf.data.Dataset`.
+
+        Args:
+            epoch: asked for the epoch (from 0) each time the data set is iterated over.
+            replicas: the replicas that this process feeds.
+            all_replicas: how many replicas share a batch.
+
+        Returns:
+            For each batch one element per replica of this process: a mapping of the preprocessed groups, "label",
+            "weight" (with class weights) and "rows", the number of rows of the whole batch.
+        """
+        import tensorflow as tf
+
+        def chunks() -> Iterator[Arrays]:
+            try:
+                for arrays in self.chunks(epoch()):
+                    batches, rows = arrays[LABEL].shape
+                    yield {**arrays, ROWS: np.full(batches, rows, np.float32)}
+            except StepError as error:
+                self.error = error  # TensorFlow would bury it in an error of its own
+                raise
+
+        def portions(batch: dict[str, Any]) -> Any:
+            portion = [{n: t if n == ROWS else t[r::all_replicas] for n, t in batch.items()} for r in replicas]
+            elements = [tf.data.Dataset.from_tensors(tensors) for tensors in portion]
+            return functools.reduce(lambda first, second: first.concatenate(second), elements)
+
+        rows = self.batch_size if self._drop_remainder else None
+        layout = self._layout()
+        signature = {name: tf.TensorSpec([None, rows, *shape], type_) for name, (shape, type_) in layout.items()}
+        signature[ROWS] = tf.TensorSpec([None], tf.float32)
+        batches = tf.data.Dataset.from_generator(chunks, output_signature=signature)
+        batches = batches.flat_map(tf.data.Dataset.from_tensor_slices)
+        if all_replicas > 1:
+            batches = batches.flat_map(portions)
+        return batches.prefetch(2 * CHUNK_BATCHES)
+
+    def chunks(self, epoch: int) -> Iterator[Arrays]:
+        """The batches of an epoch, several at once.
+
+        Args:
+            epoch: number of the epoch, from 0.
+
+        Yields:
+            Arrays [batches, rows of a batch, ...]; all batches are full, except that the last chunk of an epoch can be
+            one smaller batch.
+        """
+        random = np.random.default_rng([self._seed, epoch])
+        rest: Arrays | None = None
+        for arrays in self._buffers(random):
+            if rest is not None:
+                arrays = _concatenate([rest, arrays])
+            order = random.permutation(len(arrays[LABEL]))
+            full = len(order) - len(order) % self.batch_size
+            for start in range(0, full, CHUNK_BATCHES * self.batch_size):
+                chosen = order[start : min(full, start + CHUNK_BATCHES * self.batch_size)]
+                yield {n: a[chosen].reshape(-1, self.batch_size, *a.shape[1:]) for n, a in arrays.items()}
+            rest = {name: array[order[full:]] for name, array in arrays.items()}
+        if rest is not None and len(rest[LABEL]) and not self._drop_remainder:
+            yield {name: array[np.newaxis] for name, array in rest.items()}
+
+    def _buffers(self, random: np.random.Generator) -> Iterator[Arrays]:
+        """Preprocessed rows: all of them from memory, or one buffer of row groups after the other."""
+        if self.rows <= self._buffer_rows:
+            if self._resident is None:
+                self._resident = self._load(self._row_groups)
+            yield self._resident
+            return
+        shuffled = [self._row_groups[i] for i in random.permutation(len(self._row_groups))]
+        with ThreadPoolExecutor(1) as reader:  # reads the next buffer while this one is trained on
+            following = None
+            for groups in _buffer_groups(shuffled, self._buffer_rows // 2):
+                current, following = following, reader.submit(self._load, groups)
+                if current is not None:
+                    yield current.result()
+            if following is not None:
+                yield following.result()
+
+    def _load(self, row_groups: list["_RowGroup"]) -> Arrays:
+        return _concatenate([self._read(group) for group in row_groups])
+
+    def _read(self, group: "_RowGroup") -> Arrays:
+        try:
+            with pq.ParquetFile(group.file) as parquet:
+                table = parquet.read_row_group(group.index, columns=self._columns)
+        except (OSError, pa.ArrowException) as error:
+            raise StepError(f"cannot read {group.file}: {error}; run ingest_examples again") from None
+        arrays = preprocess(table.combine_chunks().to_batches()[0], self._preprocessing)
+        if self._class_weights is not None:
+            arrays[WEIGHT] = self._class_weights[arrays[LABEL]]
+        return arrays
+
+    def _layout(self) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Shape of one row and type, by array."""
+        numbers, categories = len(self._preprocessing.numeric), len(self._preprocessing.categorical)
+        layout: dict[str, tuple[tuple[int, ...], Any]] = {}
+        if numbers:
+            layout = {"numeric": ((numbers,), np.float32), "bucket": ((numbers,), np.int32)}
+        if categories:
+            layout["categorical"] = ((categories,), np.int32)
+        layout[LABEL] = ((), np.int32 if self._preprocessing.label.classes else np.float32)
+        if self._class_weights is not None:
+            layout[WEIGHT] = ((), np.float32)
+        return layout
+
+    def _row_bytes(self) -> int:
+        return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self._layout().values())
+
+
+@dataclasses.dataclass(frozen=True)
+class _RowGroup:
+    file: Path
+    index: int
+    rows: int
+
+
+def _row_groups(examples: Examples, split: str) -> list[_RowGroup]:
+    groups = []
+    for file in examples.files(split):
+        try:
+            metadata = pq.read_metadata(file)
+        except (OSError, pa.ArrowException) as error:
+            raise StepError(f"cannot read {file}: {error}; run ingest_examples again") from None
+        groups += [_RowGroup(file, i, metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups)]
+    return [group for group in groups if group.rows]
+
+
+def _buffer_groups(row_groups: list[_RowGroup], buffer_rows: int) -> Iterator[list[_RowGroup]]:
+    """Consecutive row groups of together at most `buffer_rows` rows, or one that is larger."""
+    buffer: list[_RowGroup] = []
+    for group in row_groups:
+        if buffer and sum(g.rows for g in buffer) + group.rows > buffer_rows:
+            yield buffer
+            buffer = []
+        buffer.append(group)
+    yield buffer
+
+
+def _concatenate(parts: list[Arrays]) -> Arrays:
+    return parts[0] if len(parts) == 1 else {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
