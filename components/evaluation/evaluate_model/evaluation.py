@@ -1,7 +1,6 @@
 """An evaluation: a split is scored, measured overall and per slice, and judged."""
 
 import logging
-import time
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -56,11 +55,7 @@ def evaluate(request: Request) -> Evaluation:
     Raises:
         StepError: a model cannot be used on these rows, or the rows cannot be evaluated.
     """
-    started = time.monotonic()
     scored = score_split(request)
-    rows = len(scored.model)
-    logging.info("scored %d rows in %.1f s", rows, time.monotonic() - started)
-
     overall = _measure("", "", "", scored.model, scored.baseline)
     slices, small_slices = _measure_slices(scored, request.minimum_slice_rows)
     slices = worst_first(slices, request.answer.task)

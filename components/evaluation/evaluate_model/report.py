@@ -12,7 +12,6 @@ from kfp_hybrid.components.evaluation.evaluate_model.metrics import (
     BinaryScores,
     MulticlassScores,
     RegressionScores,
-    Reliability,
     wilson_interval,
 )
 from kfp_hybrid.components.evaluation.evaluate_model.outputs import curve, shown_confusion
@@ -185,13 +184,14 @@ def _named(model: Any, baseline: Any, points: Any) -> list[dict[str, Any]]:
 
 
 def _binary_drawings(scores: BinaryScores, baseline: BinaryScores | None, classes: tuple[Any, ...]) -> dict[str, Any]:
-    edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
+    highest = float(scores.scores.max())
+    edges = np.linspace(0, 1 if highest > 0.5 else highest or 1, HISTOGRAM_BINS + 1)  # a rare event scores low
     histograms = [np.histogram(scores.scores[scores.labels == positive], edges)[0] for positive in (False, True)]
     return {
         "roc": _named(scores, baseline, _roc_points),
         "precision_recall": _named(scores, baseline, _precision_recall_points),
         "label_mean": float(np.mean(scores.labels)),
-        "reliability": _named(scores, baseline, lambda s: _reliability_points(s.reliability)),
+        "reliability": _reliability(scores, baseline),
         "edges": edges.tolist(),
         "distribution": [
             {"name": f"label {value}", "values": (counts / counts.sum()).tolist()}
@@ -216,17 +216,19 @@ def _precision_recall_points(scores: BinaryScores) -> list[tuple[float, float]]:
     return [(tp / scores.points.positives, tp / (tp + fp)) for tp, fp in called]
 
 
-def _reliability_points(reliability: Reliability) -> list[dict[str, float]]:
+def _reliability(scores: Any, baseline: Any) -> dict[str, Any]:
+    """The points of the calibration plot and the end of its axes, which a rare event needs to be close."""
+    series = _named(scores, baseline, _reliability_points)
+    points = [point for one in series for point in one["points"]]
+    return {"series": series, "end": max(max(point["x"], point["high"]) for point in points)}
+
+
+def _reliability_points(scores: Any) -> list[dict[str, float]]:
     """Points with the Wilson interval of the observed share."""
-    low, high = wilson_interval(reliability.observed * reliability.rows, reliability.rows)
-    columns = {
-        "x": reliability.predicted,
-        "y": reliability.observed,
-        "low": low,
-        "high": high,
-        "rows": reliability.rows,
-    }
-    return [dict(zip(columns, map(float, values), strict=True)) for values in zip(*columns.values(), strict=True)]
+    bins = scores.reliability
+    low, high = wilson_interval(bins.observed * bins.rows, bins.rows)
+    points = zip(*(column.tolist() for column in (bins.predicted, bins.observed, low, high, bins.rows)), strict=True)
+    return [dict(zip(("x", "y", "low", "high", "rows"), point, strict=True)) for point in points]
 
 
 def _explorer(scores: BinaryScores) -> dict[str, Any]:
@@ -248,7 +250,7 @@ def _multiclass_drawings(
     names, matrix = shown_confusion(scores, classes)
     per_class = [{"class": str(value), **found} for value, found in zip(classes, scores.per_class(), strict=True)]
     return {
-        "reliability": _named(scores, baseline, lambda s: _reliability_points(s.reliability)),
+        "reliability": _reliability(scores, baseline),
         "classes": names,
         "confusion": [{"cells": row, "rows": sum(row)} for row in matrix],
         "per_class": sorted(per_class, key=lambda row: row["f1"] or 0)[:MOST_ROWS],

@@ -58,7 +58,7 @@ def score_split(request: Request) -> ScoredSplit:
 
     collected: list[list[Any]] = [[] for _ in models]
     columns = [slice_column(name, request.examples.columns[name]) for name in request.slice_columns]
-    labelled = 0
+    labelled, started = 0, time.monotonic()
     for batch in _labelled_batches(request, models, columns):
         labels = _labels(request, batch)
         labelled += len(labels)
@@ -68,6 +68,7 @@ def score_split(request: Request) -> ScoredSplit:
             column.add(batch.column(column.name))
 
     total = request.examples.rows(request.split)
+    logging.info("scored %d rows in %.1f s", total, time.monotonic() - started)
     if not labelled:
         raise StepError(f"none of the {total} rows of split {request.split!r} has a label in {request.answer.label!r}")
     if labelled < total:
