@@ -133,10 +133,9 @@ def _package_file(source: str) -> Path:
     package, _, inner = source.removeprefix(PACKAGE_SCHEME).partition("/")
     if package != "kfp_hybrid":
         raise StepError(f"source {source}: only the data of this package can be read, as package://kfp_hybrid/<path>")
-    root = Path(str(importlib.resources.files(package))).resolve()
-    path = (root / inner).resolve()
-    if not path.is_relative_to(root) or not path.is_file():
-        raise StepError(f"source {source}: the package has no such file; try {PACKAGE_SCHEME}{SAMPLE}")
+    path = Path(str(importlib.resources.files(package))) / inner
+    if ".." in Path(inner).parts or Path(inner).is_absolute() or not path.is_file():
+        raise StepError(f"source {source}: the package has no such file; the sample is {PACKAGE_SCHEME}{SAMPLE}")
     return path
 
 
