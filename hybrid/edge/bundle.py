@@ -162,13 +162,13 @@ def _why_no_bundle(directory: Path) -> str:
 def _verify_file(directory: Path, name: str, entry: Mapping[str, Any]) -> None:
     # A bundle is flat. A name with a folder in it, or a link, could make a device read a file elsewhere.
     if name in ("", ".", "..") or "/" in name or "\\" in name or (directory / name).is_symlink():
-        raise StepError(f"{directory / MANIFEST} names {name!r}, which is not a plain file of the bundle; do not use it")
+        raise StepError(f"{directory / MANIFEST} names {name!r}, which is no plain file of the bundle; do not use it")
     try:
         content = (directory / name).read_bytes()
     except OSError as error:
         raise StepError(f"cannot read {directory / name}: {error.strerror}; copy the bundle again") from None
     if len(content) != entry["bytes"] or _sha256(content) != entry["sha256"]:
-        raise StepError(f"{directory / name} is damaged: its sha256 is not the one in {MANIFEST}; copy the bundle again")
+        raise StepError(f"{directory / name} is damaged: {MANIFEST} has another sha256; copy the bundle again")
 
 
 def _sha256(content: bytes) -> str:

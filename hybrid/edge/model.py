@@ -1,8 +1,6 @@
 """The reference predictor of an edge bundle: raw rows in, scores out, with numpy and LiteRT only.
 
-    model = EdgeModel.open("/opt/models/late-flights")
-    model.self_test()
-    model.predict({"carrier": ["UA"], "distance": [1400], ...})
+`EdgeModel.open("/opt/models/late").predict({"carrier": ["UA"], "distance": [1400]})`
 """
 
 import os
@@ -61,6 +59,8 @@ class EdgeModel:
         Raises:
             StepError: a column is missing, holds values of a wrong type, or columns differ in length.
         """
+        if len(lengths := {len(values) for values in rows.values()}) > 1:
+            raise StepError(f"the columns have different numbers of rows: {', '.join(map(str, sorted(lengths)))}")
         inputs = self._preprocessing.transform(rows) if self._preprocessing else plain_inputs(rows, self._model.inputs)
         if not len(next(iter(inputs.values()))):
             return np.empty((0, len(self.classes) if self.task == "multiclass" else 1), np.float32)

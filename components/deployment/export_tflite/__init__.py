@@ -1,0 +1,1 @@
+"""Exports a SavedModel to TFLite and checks that it still answers the same."""

@@ -1,8 +1,8 @@
 """All that needs TensorFlow: the model's own scores, and its conversion into TFLite variants.
 
 `python -m ...conversion <job.json>` does one job and leaves its results in the job's folder. It is a process of its own
-because the converter can bring its process down: calibrating int8 crashes when an activation is NaN on one row, even
-where the model masks it. The results so far survive, and the step continues with the next variant.
+because the converter can bring its process down: calibrating int8 crashes when an activation is infinite on one row,
+such as the logarithm of 0, even where the model masks it. The results so far survive, and the next variant is tried.
 
 The signature is first frozen into a SavedModel of its own: variables become constants, and whatever else the model
 holds (string lookups, other signatures, optimizer state) is left behind. That is not only four times faster than
@@ -115,7 +115,9 @@ def run(job: Job) -> None:
     model.freeze(frozen)
     for quantization in job.quantizations:
         logging.info("converting to %s", quantization)
-        calibration = model.inputs(examples, job.calibration_split, job.calibration_rows) if quantization == "int8" else {}
+        calibration: Inputs = {}
+        if quantization == "int8":
+            calibration = model.inputs(examples, job.calibration_split, job.calibration_rows)
         try:
             _write_whole(job.variant(quantization), convert(frozen, quantization, calibration))
         except ConversionError as error:
@@ -177,8 +179,8 @@ class SourceModel(ServingModel):
         inputs, outputs = sorted(self._specs), sorted(self._converted.structured_outputs)  # TensorFlow's own order
         if len(frozen.inputs) != len(inputs):
             raise StepError(
-                f"the signature {SIGNATURE!r} of the model uses a lookup table or another resource that LiteRT does not "
-                "have; look strings up in serving_default only"
+                f"the signature {SIGNATURE!r} of the model uses a lookup table or another resource that LiteRT does not"
+                " have; look strings up in serving_default only"
             )
         scores = outputs.index(SCORES) if SCORES in outputs else 0
 
@@ -186,14 +188,15 @@ class SourceModel(ServingModel):
         def core(**values: Any) -> Any:
             return {SCORES: frozen(*(values[name] for name in inputs))[scores]}
 
-        signature = core.get_concrete_function(**{n: tf.TensorSpec(s.shape, s.dtype, n) for n, s in self._specs.items()})
+        specs = {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in self._specs.items()}
+        signature = core.get_concrete_function(**specs)
         tf.saved_model.save(tf.Module(), str(directory), {SIGNATURE: signature})
 
     def _require_numeric_inputs(self) -> None:
         for name, spec in self._inputs.items():
             if not (spec.dtype.is_floating or spec.dtype.is_integer):
                 raise StepError(
-                    f"the model's input {name!r} is of type {spec.dtype.name}, which LiteRT cannot take, and the model has "
+                    f"the model's input {name!r} is of type {spec.dtype.name}, which LiteRT cannot take, and there is "
                     f"no assets.extra/{FILE_NAME} to replace it; train with train_model, or export numeric inputs"
                 )
 

@@ -2,7 +2,6 @@
 
 import logging
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from kfp_hybrid.components.deployment.export_tflite.outputs import describe_metr
 from kfp_hybrid.components.deployment.export_tflite.report import write_report
 from kfp_hybrid.components.deployment.export_tflite.request import Request, check_request
 from kfp_hybrid.components.deployment.export_tflite.sampling import sample_rows
-from kfp_hybrid.components.deployment.export_tflite.variants import Sample, Variant, explain, measure, select
+from kfp_hybrid.components.deployment.export_tflite.variants import Sample, Variant, explain, measure_variants, select
 from kfp_hybrid.edge.bundle import write_rejection
 from kfp_hybrid.edge.litert import LiteRTModel
 from kfp_hybrid.edge.model import plain_inputs
@@ -80,14 +79,9 @@ def convert_and_measure(request: Request) -> tuple[pa.RecordBatch, Sample, list[
             )
         )
     rows, sample = _read_sample(request, conversion)
-    variants = []
-    for quantization in request.quantizations:
-        if quantization in conversion.failures:
-            variants.append(Variant(quantization, failure=conversion.failures[quantization]))
-        else:
-            logging.info("running %s on %d rows", quantization, rows.num_rows)
-            variants.append(measure(quantization, conversion.variants[quantization], sample, request.limits[quantization]))
-    return rows, sample, variants
+    measured = measure_variants(conversion.variants, sample, request.limits)
+    failed = [Variant(quantization, failure=why) for quantization, why in conversion.failures.items()]
+    return rows, sample, sorted([*measured, *failed], key=lambda v: request.quantizations.index(v.quantization))
 
 
 def _read_sample(request: Request, conversion: Conversion) -> tuple[pa.RecordBatch, Sample]:

@@ -1,17 +1,19 @@
 """How long one prediction takes: one row, one and two threads, on the machine that runs the step."""
 
+import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from kfp_hybrid.edge.litert import LiteRTModel
 
 THREADS = (1, 2)
-WARM_UP = 50
-INVOCATIONS = 1000
-SECONDS = 0.5  # of one model and number of threads, at most
-FEWEST_INVOCATIONS = 10
+ROUNDS = 5
+INVOCATIONS = 400  # of one round, at most
+SECONDS = 0.1  # of one round, at most, but
+FEWEST_INVOCATIONS = 3
+ROWS = 256  # different rows to predict; as many as stay in the cache of a processor
 
 
 @dataclass(frozen=True)
@@ -27,44 +29,53 @@ class Latency:
     p99: float
 
 
-def measure_latency(model: bytes, inputs: Mapping[str, np.ndarray]) -> dict[int, Latency]:
-    """Time a TFLite model with different rows, after warming up.
+def measure_latencies(models: Mapping[str, bytes], inputs: Mapping[str, np.ndarray]) -> dict[str, dict[int, Latency]]:
+    """Time TFLite models in turns, so that a busy moment of the machine slows all of them down alike.
 
     Args:
-        model: content of the TFLite file.
+        models: name -> content of the TFLite file.
         inputs: one array [N, ...] for each input.
 
     Returns:
-        Number of threads -> latency.
+        Name -> number of threads -> latency.
     """
-    return {threads: _measure(LiteRTModel(model, threads), inputs) for threads in THREADS}
+    latencies: dict[str, dict[int, Latency]] = {name: {} for name in models}
+    for threads in THREADS:  # never both in one round: idle worker threads spin for a while
+        stopwatches = {name: _Stopwatch(LiteRTModel(model, threads), inputs) for name, model in models.items()}
+        for _ in range(ROUNDS):
+            for stopwatch in stopwatches.values():
+                stopwatch.run()
+        for name, stopwatch in stopwatches.items():
+            latencies[name][threads] = stopwatch.latency()
+    return latencies
 
 
-def _measure(model: LiteRTModel, inputs: Mapping[str, np.ndarray]) -> Latency:
-    rows = _endless_rows(inputs)
-    deadline = time.perf_counter() + SECONDS
-    for _ in range(WARM_UP):
-        _invoke(model, next(rows))
-        if time.perf_counter() > deadline:
-            break
-    nanoseconds: list[int] = []
-    deadline = time.perf_counter() + SECONDS
-    while len(nanoseconds) < FEWEST_INVOCATIONS or (len(nanoseconds) < INVOCATIONS and time.perf_counter() < deadline):
-        nanoseconds.append(_invoke(model, next(rows)))
-    p50, p99 = np.percentile(nanoseconds, [50, 99]) / 1000
-    return Latency(float(p50), float(p99))
+class _Stopwatch:
+    """Times one model, round after round."""
 
+    def __init__(self, model: LiteRTModel, inputs: Mapping[str, np.ndarray]):
+        count = min(ROWS, len(next(iter(inputs.values()))))
+        self._model = model
+        self._rows = itertools.cycle([{n: v[i : i + 1] for n, v in inputs.items()} for i in range(count)])
+        self._nanoseconds: list[int] = []
 
-def _invoke(model: LiteRTModel, row: Mapping[str, np.ndarray]) -> int:
-    """Nanoseconds of the invocation alone: how the inputs get there differs from device to device."""
-    model.set_inputs(row)
-    start = time.perf_counter_ns()
-    model.invoke()
-    return time.perf_counter_ns() - start
+    def run(self) -> None:
+        """One round, after warming up."""
+        self._time_invocations(fewest=1)
+        self._nanoseconds += self._time_invocations(FEWEST_INVOCATIONS)
 
+    def latency(self) -> Latency:
+        """Of all rounds."""
+        p50, p99 = np.percentile(self._nanoseconds, [50, 99]) / 1000
+        return Latency(float(p50), float(p99))
 
-def _endless_rows(inputs: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    count = len(next(iter(inputs.values())))
-    while True:
-        for row in range(count):
-            yield {name: values[row : row + 1] for name, values in inputs.items()}
+    def _time_invocations(self, fewest: int) -> list[int]:
+        times: list[int] = []
+        deadline = time.perf_counter() + SECONDS / 2
+        while len(times) < fewest or (len(times) < INVOCATIONS and time.perf_counter() < deadline):
+            # The invocation alone: how the inputs get there differs from device to device.
+            self._model.set_inputs(next(self._rows))
+            start = time.perf_counter_ns()
+            self._model.invoke()
+            times.append(time.perf_counter_ns() - start)
+        return times

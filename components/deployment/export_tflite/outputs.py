@@ -102,4 +102,3 @@ def _samples(rows: pa.RecordBatch, reference: np.ndarray, scores: np.ndarray) ->
 
 def _json(content: Any) -> bytes:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-

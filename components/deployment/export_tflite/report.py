@@ -47,6 +47,7 @@ def write_report(path: Path, request: Request, variants: list[Variant], selected
         latency_axis=log_axis(map(math.log10, times), 150, 540),
         power_of_ten=power_of_ten,
         log10=math.log10,
+        rounded=rounded,
         machine=f"{platform.machine()}, {os.cpu_count()} cores, LiteRT {version('ai-edge-litert')}",
     )
 
@@ -70,6 +71,11 @@ def histogram(differences: np.ndarray) -> dict[str, list[float]]:
     edges = np.linspace(low, high, (high - low) * BINS_PER_DECADE + 1)
     counts, _ = np.histogram(np.log10(np.clip(differences, 10.0**low, 10.0**high)), edges)
     return {"edges": edges.tolist(), "shares": (counts / len(differences)).tolist()}
+
+
+def rounded(value: float, digits: int = 3) -> float:
+    """The value with so many significant digits."""
+    return float(f"{value:.{digits}g}")
 
 
 def power_of_ten(difference: float) -> float:

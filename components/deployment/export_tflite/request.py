@@ -137,7 +137,9 @@ def check_request(
     constants = model / "assets.extra" / FILE_NAME
     preprocessing = Preprocessing.load(constants) if constants.is_file() else None
     rows = Examples.open(examples)
-    _check_splits(rows, {"split": split} | ({"calibration_split": calibration_split} if "int8" in quantizations else {}))
+    _check_split(rows, "split", split)
+    if "int8" in quantizations:
+        _check_split(rows, "calibration_split", calibration_split)
     if preprocessing:
         _check_features(rows, preprocessing.features)
     return Request(
@@ -188,12 +190,11 @@ def _number(name: str, value: Any, least: float = 0) -> float:
     return float(value)
 
 
-def _check_splits(examples: Examples, splits: Mapping[str, str]) -> None:
-    for parameter, split in splits.items():
-        if split not in examples.splits:
-            raise StepError(f"{parameter}: the examples have no split {split!r}, only {', '.join(examples.splits)}")
-        if not examples.rows(split):
-            raise StepError(f"{parameter}: split {split!r} of {examples.path} has no rows; give another one")
+def _check_split(examples: Examples, parameter: str, split: str) -> None:
+    if split not in examples.splits:
+        raise StepError(f"{parameter}: the examples have no split {split!r}, only {', '.join(examples.splits)}")
+    if not examples.rows(split):
+        raise StepError(f"{parameter}: split {split!r} of {examples.path} has no rows; give another one")
 
 
 def _check_features(examples: Examples, features: Sequence[str]) -> None:
