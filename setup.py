@@ -46,7 +46,7 @@ setup(
         "click>=8.1",
         "rich>=13",
         "pydantic>=2.7,<3",
-        "filelock>=3.16",
+        "filelock>=4",
         "platformdirs>=4",
         "uv>=0.5",
     ],

@@ -41,7 +41,7 @@ def step() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     except Stopped:
-        print("stopped by SIGTERM; nothing was published by this step", file=sys.stderr, flush=True)
+        print("stopped by SIGTERM; run the step again", file=sys.stderr, flush=True)
         raise SystemExit(143) from None
     finally:
         signal.signal(signal.SIGTERM, previous)
