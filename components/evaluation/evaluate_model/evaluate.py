@@ -48,8 +48,11 @@ def evaluate_model(
     """
     request = check_request(examples, model, baseline, **parameters)
     result = evaluate(request)
-    write_report(result, report)
-    write_evaluation(result, Path(evaluation.path))
+    try:
+        write_report(result, report)
+        write_evaluation(result, Path(evaluation.path))
+    except OSError as error:
+        raise StepError(f"cannot write {error.filename or report}: {error.strerror or error}") from error
     evaluation.metadata.update(blessed=result.blessed, reason=result.reason, task=request.answer.task)
     log_metrics(result, metrics)
     log_classification(result, classification)

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from kfp_hybrid.reports.text import elide
 from kfp_hybrid.step import StepError
 
 Array = np.ndarray[Any, Any]
 
 MOST_DISTINCT_NUMBERS = 24  # hours of a day: with more distinct values a numeric column is cut into buckets
 MOST_DISTINCT_TEXTS = 100_000  # bounds memory; a column with more identifies rows rather than groups them
+LONGEST_NAME = 80  # characters of a value in a sentence
 MISSING = "(missing)"
 
 
@@ -36,8 +38,9 @@ class Slice:
 
     @property
     def name(self) -> str:
-        """Like "carrier=HA" or "distance=[17, 502)"."""
-        return f"{self.column}={self.value}"
+        """Like "carrier=HA" or "distance=[17, 502)": one line that fits into a sentence, whatever the value."""
+        printable = self.value if self.value.isprintable() else repr(self.value)[1:-1]
+        return f"{self.column}={elide(printable, LONGEST_NAME)}"
 
 
 @dataclass

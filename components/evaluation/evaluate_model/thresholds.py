@@ -55,10 +55,6 @@ class Threshold:
         """Whether `value` is within the limit; the limit itself is."""
         return value <= self.limit if self.upper else value >= self.limit
 
-    def worst(self, values: Mapping[str, float]) -> str:
-        """The name of the value that is the furthest on the wrong side, or the least on the right one."""
-        return max(values, key=values.__getitem__) if self.upper else min(values, key=values.__getitem__)
-
     def __str__(self) -> str:
         return f"{self.metric} {self.key} {self.limit:g}"
 
@@ -188,13 +184,13 @@ def _judge_one(threshold: Threshold, overall: Measurement, slices: list[Measurem
         value = overall.value(threshold)
         return Verdict(threshold, value is not None and threshold.holds(value), value)
 
-    judged = {group.name: group for group in slices if group.conclusive}
-    values = {name: value for name, group in judged.items() if (value := group.value(threshold)) is not None}
-    if not values:
+    judged = [(value, group) for group in slices if group.conclusive and (value := group.value(threshold)) is not None]
+    if not judged:
         return Verdict(threshold, None, skipped="there is no slice with enough rows")
-    worst = threshold.worst(values)
-    failed = sum(not threshold.holds(value) for value in values.values())
-    return Verdict(threshold, not failed, values[worst], judged[worst], failed)
+    furthest = max if threshold.upper else min
+    value, worst = furthest(judged, key=lambda pair: pair[0])
+    failed = sum(not threshold.holds(value) for value, _ in judged)
+    return Verdict(threshold, not failed, value, worst, failed)
 
 
 def worst_first(slices: list[Measurement], task: str) -> list[Measurement]:

@@ -243,6 +243,12 @@ def test_failing_on_rejection_still_leaves_the_report(examples, model, tmp_path)
     assert not json.loads((tmp_path / "evaluation/evaluation.json").read_text(encoding="utf-8"))["blessed"]
 
 
+def test_an_output_that_cannot_be_written_is_one_line(examples, model, tmp_path):
+    (tmp_path / "evaluation").write_text("in the way")
+    with pytest.raises(StepError, match=r"cannot write .*evaluation: File exists"):
+        evaluate(examples, model, tmp_path)
+
+
 def test_the_report_stands_alone(examples, model, baseline, tmp_path):
     evaluate(examples, model, tmp_path, baseline=baseline, slice_columns=["carrier", "distance"])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kfp_hybrid.components.evaluation.evaluate_model import slices
 from kfp_hybrid.components.evaluation.evaluate_model.slices import MISSING, MOST_DISTINCT_NUMBERS, slice_column
@@ -20,6 +20,7 @@ def cut(type_, batches, buckets=5):
     return list(column.slices(buckets))
 
 
+@settings(deadline=None)
 @given(st.lists(texts, min_size=1, max_size=4))
 def test_rows_with_the_same_text_share_a_slice_whatever_the_batches(batches):
     rows = [value for batch in batches for value in batch]
@@ -30,6 +31,7 @@ def test_rows_with_the_same_text_share_a_slice_whatever_the_batches(batches):
     assert sum(len(one.rows) for one in found) == len(rows)
 
 
+@settings(deadline=None)
 @given(st.lists(numbers, min_size=1, max_size=4), st.integers(2, 9))
 def test_every_number_is_in_exactly_one_bucket_and_equal_numbers_share_it(batches, buckets):
     rows = [value for batch in batches for value in batch]
@@ -41,6 +43,7 @@ def test_every_number_is_in_exactly_one_bucket_and_equal_numbers_share_it(batche
         assert bucket_of[i] == bucket_of[rows.index(value)]
 
 
+@settings(deadline=None)
 @given(st.integers(2, 6))
 def test_buckets_of_many_distinct_numbers_hold_equally_many_rows_and_say_which(buckets):
     values = np.random.default_rng(buckets).permutation(6000).astype(float)
@@ -90,3 +93,10 @@ def test_a_column_without_any_value_is_one_slice():
     column = slice_column("c", "null")
     column.add(pa.nulls(3))
     assert [(one.value, len(one.rows)) for one in column.slices(5)] == [(MISSING, 3)]
+
+
+def test_the_name_of_a_slice_is_one_short_line_whatever_its_value():
+    values = ["two\nlines", "x" * 100_000, "é ✈"]
+    names = [one.name for one in cut("string", [values])]
+    assert names[0] == r"c=two\nlines" and names[2] == "c=é ✈"
+    assert len(names[1]) < 100 and names[1].startswith("c=xxx")

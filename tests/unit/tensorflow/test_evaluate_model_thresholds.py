@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kfp_hybrid.components.evaluation.evaluate_model.metrics import METRICS
 from kfp_hybrid.components.evaluation.evaluate_model.thresholds import (
@@ -68,6 +68,7 @@ def test_a_threshold_for_slices_needs_slices_unless_it_is_a_default():
 limits = st.floats(-1, 1)
 
 
+@settings(deadline=None)
 @given(limits, limits)
 def test_a_minimum_may_be_met_exactly_and_not_missed(limit, value):
     [low] = verdicts({"auc": {"min": limit}}, group(value))
@@ -77,6 +78,7 @@ def test_a_minimum_may_be_met_exactly_and_not_missed(limit, value):
     assert low.passed or high.passed
 
 
+@settings(deadline=None)
 @given(limits, limits, limits)
 def test_a_change_is_the_metric_minus_the_baselines(limit, value, before):
     [low] = verdicts({"auc": {"min_change": limit}}, group(value, baseline=before))
@@ -84,6 +86,7 @@ def test_a_change_is_the_metric_minus_the_baselines(limit, value, before):
     assert low.value == value - before
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0, 1))
 def test_a_slice_threshold_holds_when_every_slice_meets_it_and_names_the_worst(values, limit):
     slices = [group(value, f"carrier=C{i}") for i, value in enumerate(values)]
@@ -116,6 +119,13 @@ def test_slices_without_enough_rows_of_each_class_are_not_judged():
     assert "OO" not in sentence({"auc": {"min": 0.5}}, group(0.9), [inconclusive])
 
 
+def test_slices_that_read_alike_are_judged_one_by_one():
+    [verdict] = verdicts(
+        {"auc": {"slice_min": 0.5}}, group(0.9), [group(0.4, "a=(missing)"), group(0.8, "a=(missing)")]
+    )
+    assert (verdict.passed, verdict.value, verdict.failed_slices) == (False, 0.4, 1)
+
+
 def test_a_slice_where_the_metric_is_undefined_is_not_judged_but_an_undefined_overall_metric_fails():
     [verdict] = verdicts({"precision": {"slice_min": 0.5}}, group(0.9), [group(0.9, "a=1", precision=None)])
     assert verdict.passed is None
@@ -142,6 +152,7 @@ def test_the_reason_of_an_overall_rejection_still_names_the_worst_slice():
     )
 
 
+@settings(deadline=None)
 @given(st.floats(0.1, 0.9), st.floats(0.1, 0.9))
 def test_numbers_that_differ_read_differently(value, limit):
     left, right = distinct(value, limit)
