@@ -14,7 +14,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 MOST_SIDES = 4
 _VALUES_SHOWN = 8
-_RANKED = 12
+_RANKED = 9
 _DISTANCES_SHOWN = 3
 _LONGEST_VALUE, _LONGEST_DESCRIPTION, _LONGEST_NAME = 60, 300, 120
 _TONES = {ERROR: "bad", WARNING: "warn"}
@@ -36,6 +36,8 @@ def write_report(validation: Validation, output: Path) -> None:
     by_side = [{artifacts.feature_name(f): f for f in side.statistics.features} for side in sides]
     promised = {feature.name: feature for feature in validation.schema.feature}
     names = list(dict.fromkeys([*promised, *(name for features in by_side for name in features)]))
+    features = [_feature(position, name, promised.get(name), by_side, sides, validation)
+                for position, name in enumerate(names)]  # fmt: skip
     reports.render(
         Path(__file__).with_name("report.html.j2"),
         output,
@@ -48,8 +50,7 @@ def write_report(validation: Validation, output: Path) -> None:
         not_drawn=[side.name for side in everybody[MOST_SIDES:]],
         anomalies=[_anomaly(finding, names) for finding in validation.findings],
         distances=_largest_distances(validation, names),
-        features=[_feature(position, name, promised.get(name), by_side, sides, validation)
-                  for position, name in enumerate(names)],
+        features=sorted(features, key=lambda f: (-f["errors"], -f["warnings"], -f["distance"])),
     )  # fmt: skip
 
 
