@@ -226,7 +226,7 @@ def test_a_read_only_destination_is_one_line(tmp_path, source):
 
 
 def test_a_file_system_that_cannot_be_written_is_one_line(source):
-    with pytest.raises(StepError, match="cannot write /proc/examples"):
+    with pytest.raises(StepError, match=r"cannot write /proc/examples"):
         ingest_examples("/proc/examples", Request(source=str(source)))
 
 
@@ -234,7 +234,7 @@ def test_a_disk_that_takes_no_more_is_one_line(tmp_path, source):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
-        with pytest.raises(StepError, match="cannot write .*exämples: .*; check its permissions and space"):
+        with pytest.raises(StepError, match=r"cannot write .*exämples: .*; check its permissions and space"):
             run(tmp_path, source)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
