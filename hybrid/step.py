@@ -13,6 +13,7 @@ import logging
 import signal
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 
 from kfp_hybrid.errors import UserError
@@ -34,6 +35,7 @@ def step() -> Iterator[None]:
         SystemExit: status 1 after a `StepError`, 143 after SIGTERM.
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s", force=True)
+    warnings.simplefilter("ignore", FutureWarning)  # what libraries plan is not for the user of a pipeline to mend
     previous = signal.signal(signal.SIGTERM, _stop)
     try:
         yield
