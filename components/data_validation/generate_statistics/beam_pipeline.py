@@ -37,13 +37,13 @@ def statistics_of(
         One entry per split, each followed by those of its slices.
 
     Raises:
-        StepError: the options are not Beam's.
+        StepError: the options are not Beam's, or the pipeline failed.
     """
     pipeline_options, runner = _parse(beam_options)
     logging.info("computing the statistics with Beam's %s", type(runner).__name__)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".beam-") as scratch:
         results = {split: Path(scratch, split) for split in examples.splits if examples.rows(split)}
-        with beam.Pipeline(runner, pipeline_options) as pipeline:
+        with _failure_is_a_step_error(runner), beam.Pipeline(runner, pipeline_options) as pipeline:
             for split, result in results.items():
                 _add_split(pipeline, split, [str(file) for file in examples.files(split)], options, result)
         empty = statistics_pb2.DatasetFeatureStatistics
@@ -52,6 +52,16 @@ def statistics_of(
             for split in examples.splits
             for dataset in (_read(split, results[split], options) if split in results else [empty(name=split)])
         ]
+
+
+@contextlib.contextmanager
+def _failure_is_a_step_error(runner: PipelineRunner) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever failed on a worker arrives here as a RuntimeError or as itself
+        logging.exception("the Beam pipeline failed")
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise StepError(f"Beam's {type(runner).__name__} failed: {reason}; the log above says where") from error
 
 
 def _add_split(pipeline: beam.Pipeline, split: str, files: list[str], options: StatisticsOptions, result: Path) -> None:

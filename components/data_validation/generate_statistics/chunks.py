@@ -114,7 +114,7 @@ def text_columns(row_groups: Iterable[RowGroup], columns: Iterable[str]) -> tupl
 
 def _batch_rows(row_group: RowGroup) -> int:
     """Few rows when they are wide or long, so that memory stays bounded."""
-    bytes_per_row = max(8 * len(row_group.sizes), sum(row_group.sizes.values()) // max(1, row_group.rows))
+    bytes_per_row = max(1, 8 * len(row_group.sizes), sum(row_group.sizes.values()) // max(1, row_group.rows))
     return min(BATCH_ROWS, max(1, BATCH_BYTES // bytes_per_row))
 
 

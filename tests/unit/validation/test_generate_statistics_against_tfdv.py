@@ -14,6 +14,7 @@ from kfp_hybrid.components.data_validation.generate_statistics.statistics import
 from kfp_hybrid.data import examples as examples_module
 from kfp_hybrid.data.csv import read_csv
 from kfp_hybrid.data.examples import ExamplesWriter
+from kfp_hybrid.step import StepError
 from tensorflow_metadata.proto.v0.statistics_pb2 import (
     DatasetFeatureStatistics,
     DatasetFeatureStatisticsList,
@@ -317,3 +318,16 @@ def test_a_beam_runner_gives_every_split_its_entry(tmp_path):
     here, beam = ((tmp_path / name / "stats.pb").read_bytes() for name in ("here", "beam"))
     assert DatasetFeatureStatisticsList.FromString(here) == DatasetFeatureStatisticsList.FromString(beam)
     assert [path.name for path in (tmp_path / "beam").iterdir()] == ["stats.pb"]
+
+
+def test_a_pipeline_that_fails_on_a_beam_runner_is_an_error_and_leaves_nothing(tmp_path):
+    path = write_csv(tmp_path / "data.csv", {"word": [f"w{i}" for i in range(3000)]})
+    ours_from_csv(path)
+    file = tmp_path / "data.examples" / "train" / "part-00000.parquet"
+    content = bytearray(file.read_bytes())
+    content[100:2000] = bytes(1900)  # the footer stays readable
+    file.write_bytes(content)
+    with pytest.raises(StepError, match=r"Beam's \w+ failed: .*; the log above says where"):
+        request = Request(beam_options={"runner": "DirectRunner"})
+        generate_statistics(str(tmp_path / "data.examples"), str(tmp_path / "beam"), request)
+    assert list((tmp_path / "beam").iterdir()) == []
