@@ -122,8 +122,10 @@ def _header(source: Source) -> list[str]:
         try:
             fields = RecordStream(stream, HEADER_BYTES).header()
             names = [field.decode() for field in fields or []]
+        except UnicodeDecodeError as error:
+            raise StepError(f"{source.name} is not UTF-8 text: see its first line; save it as UTF-8 CSV") from error
         except ValueError as error:
-            raise StepError(f"the header of {source.name} cannot be read: {error}; save it as UTF-8 CSV") from error
+            raise StepError(f"the header of {source.name} cannot be read: {error}; mend it") from error
     if not names:
         raise StepError(f"{source.name} is empty: a CSV file begins with a line that names the columns")
     for position, name in enumerate(names, 1):

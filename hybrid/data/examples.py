@@ -1,6 +1,7 @@
 """The examples artifact: the rows of a data set as Parquet files, one folder per split, with a manifest.
 
-    <path>/manifest.json                      columns, splits, row and byte counts, sha256 of every file
+    <path>/manifest.json                      columns, splits, row and byte counts, sha256 of every file, sources,
+                                              span, rows that were excluded
     <path>/<split>/part-00000.parquet         the rows; row groups of at most 131,072 rows
     <path>/quarantine/part-00000.parquet      rows that could not be parsed: source, line, reason, row
 
@@ -38,6 +39,9 @@ QUARANTINE_SCHEMA = pa.schema(
 ROW_GROUP_ROWS = 131_072
 ROW_GROUP_BYTES = 64 << 20
 ROW_GROUPS_PER_FILE = 8
+# How much of the quarantine is held as Python objects.
+QUARANTINE_ROWS = 8192
+QUARANTINE_CHARACTERS = 16 << 20
 SPLIT_NAME = re.compile(r"\w[\w.-]*")
 
 
@@ -356,6 +360,7 @@ class ExamplesWriter:
         self._parts = {name: _Part(self._unfinished, name, schema) for name in self.splits}
         self._bad = _Part(self._unfinished, QUARANTINE, QUARANTINE_SCHEMA)
         self._bad_rows: list[dict[str, Any]] = []
+        self._bad_characters = 0
         return self
 
     def __exit__(
@@ -397,7 +402,8 @@ class ExamplesWriter:
             row: its text.
         """
         self._bad_rows.append({"source": source, "line": line, "reason": reason, "row": row})
-        if len(self._bad_rows) == 8192:
+        self._bad_characters += len(row)
+        if len(self._bad_rows) >= QUARANTINE_ROWS or self._bad_characters >= QUARANTINE_CHARACTERS:
             self._flush_bad_rows()
 
     def _flush_bad_rows(self) -> None:
@@ -405,6 +411,7 @@ class ExamplesWriter:
             for batch in pa.Table.from_pylist(self._bad_rows, QUARANTINE_SCHEMA).to_batches():
                 self._bad.add(batch)
         self._bad_rows = []
+        self._bad_characters = 0
 
     def _finish(self) -> None:
         self._flush_bad_rows()

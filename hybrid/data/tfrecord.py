@@ -14,6 +14,7 @@ import pyarrow as pa
 from kfp_hybrid.data.arrow_columns import to_chunk
 from kfp_hybrid.data.reading import BadRow, Chunk, TypesWidened, widen
 from kfp_hybrid.data.sources import Source
+from kfp_hybrid.step import StepError
 
 BATCH_RECORDS = 4096
 BATCH_BYTES = 32 << 20
@@ -36,14 +37,21 @@ class TFRecordReader:
         self._batch_records = batch_records
 
     def guess(self) -> dict[str, str]:
-        """Feature -> type in the first records."""
+        """Feature -> type in the first records.
+
+        Raises:
+            StepError: there is no record with a feature.
+        """
         for source, batch in self._batches():
             found: dict[str, str] = {}
             for _, types in _decode(source, batch, {}, ()):
                 found = widen(found, types)
             if found:
                 return dict(sorted(found.items()))
-        return {}
+        raise StepError(
+            f"no record of {self._sources[0].name} holds a feature that can be read; "
+            "check that it is a TFRecord file of tf.Example"
+        )
 
     def chunks(self, columns: Mapping[str, str], keys: Collection[str] = ()) -> Iterator[Chunk]:
         """Stream the rows; see `Reader.chunks`."""

@@ -22,9 +22,6 @@ def ingest_examples(
     Args:
         source: A file, a directory, or a pattern such as /data/2013-*.csv; or package://kfp_hybrid/<path> for a data
             file of this package. CSV files may be compressed (.gz, .zip), TFRecord files too (.gz).
-        examples: The rows as Parquet files, one folder per split, with a manifest; rows that cannot be read in the
-            folder quarantine with file, line and reason. Metadata: rows, rows_<split>, quarantined_rows,
-            excluded_rows, schema_fingerprint.
         format: csv, parquet or tfrecord; auto goes by the names of the files.
         split_ratios: The share of each split; together 1. Not used with split_column.
         key_columns: The columns whose hash decides the split of a row, so that rows with equal keys stay together.
@@ -35,6 +32,11 @@ def ingest_examples(
         span_column: Keep only some spans of the data: the column that says to which span a row belongs.
         spans: With span_column, the spans to keep. Rows of other spans are excluded, and counted.
         max_bad_fraction: The share of rows that may be unreadable; more fail the step.
+
+    Returns:
+        examples: The rows as Parquet files, one folder per split, with a manifest; rows that cannot be read in the
+            folder quarantine with file, line and reason. Metadata: rows, rows_<split>, quarantined_rows,
+            excluded_rows, schema_fingerprint.
     """
     from kfp_hybrid.components.data_processing.ingest_examples.ingest import Request
     from kfp_hybrid.components.data_processing.ingest_examples.ingest import ingest_examples as ingest

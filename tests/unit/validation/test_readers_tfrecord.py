@@ -6,6 +6,7 @@ import pytest
 from kfp_hybrid.data.reading import with_types
 from kfp_hybrid.data.sources import resolve
 from kfp_hybrid.data.tfrecord import TFRecordReader, masked_crc32c
+from kfp_hybrid.step import StepError
 
 
 def example(**features):
@@ -127,6 +128,13 @@ def test_a_truncated_length_is_reported(tmp_path):
     (tmp_path / "a.tfrecord").write_bytes(content)
     _, rows, bad = read(tmp_path / "a.tfrecord")
     assert rows == [{"n": 1}] and len(bad) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF no record at all", frame(b"")])
+def test_a_file_without_features_is_refused(tmp_path, content):
+    (tmp_path / "a.tfrecord").write_bytes(content)
+    with pytest.raises(StepError, match=r"no record of .*a\.tfrecord holds a feature"):
+        read(tmp_path / "a.tfrecord")
 
 
 def test_compressed_shards(tmp_path):
