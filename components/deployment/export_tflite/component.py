@@ -51,7 +51,7 @@ def export_tflite(
         calibration_split: The split whose rows calibrate int8.
         calibration_rows: How many rows of it, spread over the split.
         max_mean_difference: Largest mean absolute difference of the scores (regression: in standard deviations), by
-            variant, where you do not want the default: float32 0.0001, float16 0.002, dynamic_range 0.02, int8 0.03.
+            variant, where you do not want the default: float32 0.0001, float16 0.001, dynamic_range 0.01, int8 0.03.
         max_flip_fraction: Largest share of rows whose decision changes, likewise; by default float32 0.001, float16
             0.005, dynamic_range 0.02, int8 0.03.
         max_metric_drop: Largest loss of AUC (binary) or accuracy (multiclass), or relative growth of the mean absolute

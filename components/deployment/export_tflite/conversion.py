@@ -173,9 +173,8 @@ class SourceModel(ServingModel):
             StepError: the signature depends on something that cannot be a constant.
         """
         import tensorflow as tf
-        from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-        frozen = convert_variables_to_constants_v2(self._converted, lower_control_flow=False)
+        frozen = _constant_function(self._converted)
         inputs, outputs = sorted(self._specs), sorted(self._converted.structured_outputs)  # TensorFlow's own order
         if len(frozen.inputs) != len(inputs):
             raise StepError(
@@ -199,6 +198,22 @@ class SourceModel(ServingModel):
                     f"the model's input {name!r} is of type {spec.dtype.name}, which LiteRT cannot take, and there is "
                     f"no assets.extra/{FILE_NAME} to replace it; train with train_model, or export numeric inputs"
                 )
+
+
+def _constant_function(signature: Any) -> Any:
+    """The signature as a function with positional inputs and outputs whose variables are constants."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2_as_graph
+
+    frozen, graph = convert_variables_to_constants_v2_as_graph(signature, lower_control_flow=False)
+    for node in graph.node:
+        # Keras writes a sum with a vector as BiasAdd, which TFLite has for floats only; ids are often shifted that way.
+        if node.op == "BiasAdd" and tf.as_dtype(node.attr["T"].type).is_integer:
+            node.op = "AddV2"
+            node.attr.pop("data_format", None)
+    rewritten = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
+    ends = [[rewritten.graph.as_graph_element(t.name) for t in tensors] for tensors in (frozen.inputs, frozen.outputs)]
+    return rewritten.prune(*ends)
 
 
 def convert(frozen: Path, quantization: str, calibration: Inputs) -> bytes:

@@ -84,7 +84,7 @@ def describe_metrics(variants: list[Variant], selected: Variant | None) -> dict[
     if selected:
         numbers["selected"] = selected.quantization
     for variant in variants:
-        own = {"accepted": int(variant.accepted), "size_bytes": variant.size}
+        own: dict[str, float] = {"accepted": int(variant.accepted), "size_bytes": variant.size}
         own |= describe_agreement(variant) | describe_latency(variant)
         numbers |= {f"{variant.quantization}_{name}": value for name, value in own.items()}
     return numbers

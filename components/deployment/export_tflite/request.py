@@ -39,8 +39,8 @@ class Limits:
 # Several times what a healthy variant of a tabular model shows, and far below what a broken one does; docs.md has both.
 DEFAULT_LIMITS = {
     "float32": Limits(mean_difference=0.0001, flip_fraction=0.001, metric_drop=0.0001),
-    "float16": Limits(mean_difference=0.002, flip_fraction=0.005, metric_drop=0.001),
-    "dynamic_range": Limits(mean_difference=0.02, flip_fraction=0.02, metric_drop=0.005),
+    "float16": Limits(mean_difference=0.001, flip_fraction=0.005, metric_drop=0.001),
+    "dynamic_range": Limits(mean_difference=0.01, flip_fraction=0.02, metric_drop=0.005),
     "int8": Limits(mean_difference=0.03, flip_fraction=0.03, metric_drop=0.01),
 }
 

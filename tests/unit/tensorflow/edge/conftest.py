@@ -96,9 +96,9 @@ def save_model(path: Path, preprocessing: Preprocessing, hidden: int = 256, core
     class Model(tf.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.embeddings = [
-                tf.Variable(rng.normal(0, 1, (c.ids, 4)), dtype=tf.float32) for c in preprocessing.categorical
-            ]
+            sizes = [c.ids for c in preprocessing.categorical]
+            self.offsets = tf.constant(np.cumsum([0, *sizes[:-1]]), tf.int32)
+            self.embeddings = tf.Variable(rng.normal(0, 1, (sum(sizes), 4)), dtype=tf.float32)
             self.wide = tf.Variable(rng.normal(0, 0.3, (preprocessing.numeric[0].buckets, outputs)), dtype=tf.float32)
             self.hidden = tf.Variable(rng.normal(0, 1 / width**0.5, (width, hidden)), dtype=tf.float32)
             self.output = tf.Variable(rng.normal(0, 4 / hidden**0.5, (hidden, outputs)), dtype=tf.float32)
@@ -110,8 +110,9 @@ def save_model(path: Path, preprocessing: Preprocessing, hidden: int = 256, core
             ]
 
         def scores(self, numeric: Any, bucket: Any, categorical: Any) -> Any:
-            embedded = [tf.gather(e, categorical[:, i]) for i, e in enumerate(self.embeddings)]
-            hidden = tf.nn.relu(tf.matmul(tf.concat([numeric, *embedded], axis=1), self.hidden))
+            ids = tf.nn.bias_add(categorical, self.offsets)  # as Keras adds a vector
+            embedded = tf.reshape(tf.gather(self.embeddings, ids), [-1, width - features])
+            hidden = tf.nn.relu(tf.matmul(tf.concat([numeric, embedded], axis=1), self.hidden))
             logits = tf.matmul(hidden, self.output) + tf.gather(self.wide, bucket[:, 0])
             if core_layer is not None:
                 logits += core_layer(numeric)
@@ -253,6 +254,12 @@ def make_plain_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., C
         return Case(folder, folder / "model", examples)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def parameters() -> dict[str, Any]:
+    """Parameters of the step that suit the small examples; otherwise its defaults."""
+    return PARAMETERS
 
 
 @pytest.fixture(scope="session")

@@ -135,7 +135,7 @@ def test_a_bundle_of_another_version_is_refused(tmp_path):
 
     path = write(tmp_path / "bundle").path
     (path / MANIFEST).write_bytes(bundle._encode({**json.loads((path / MANIFEST).read_text()), "version": 2}))
-    with pytest.raises(StepError, match="version 2; this release of kfp-hybrid reads .* version 1"):
+    with pytest.raises(StepError, match=r"version 2; this release of kfp-hybrid reads .* version 1"):
         Bundle.open(path)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kfp_hybrid.components.deployment.export_tflite.conversion import SourceModel, convert
-from kfp_hybrid.components.deployment.export_tflite.request import DEFAULT_LIMITS
+from kfp_hybrid.components.deployment.export_tflite.report import write_report
+from kfp_hybrid.components.deployment.export_tflite.request import DEFAULT_LIMITS, check_request
 from kfp_hybrid.components.deployment.export_tflite.variants import Sample, Variant, measure_variants
 from kfp_hybrid.data.examples import Examples, ExamplesWriter
 from kfp_hybrid.edge.bundle import Bundle
@@ -268,3 +269,11 @@ def test_a_stopped_step_stops_the_conversion_too(case, tmp_path):
     step.terminate()
     assert step.wait(20) == 143
     assert not Path(f"/proc/{children[0]}").exists()
+
+
+def test_a_report_of_failures_only_is_a_report(case, parameters, tmp_path):
+    request = check_request(case.model, case.examples, **parameters)
+    failed = [Variant(name, failure=f"<{name}> does not run") for name in VARIANTS]
+    write_report(tmp_path / "report.html", request, failed, None, "rejected: no variant keeps its limits")
+    page = (tmp_path / "report.html").read_text()
+    assert "&lt;int8&gt; does not run" in page and "Size against agreement" not in page

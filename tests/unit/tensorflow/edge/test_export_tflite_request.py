@@ -40,24 +40,15 @@ def test_bad_parameters_are_named(case, changes, message):
     assert not any("report" in file.name for file in case.folder.glob("tmp*/*") if file.stat().st_size == 0)
 
 
-def test_int8_alone_needs_the_calibration_split(case):
-    request = check_request(case.model, case.examples, **parameters(quantizations=["float32"], calibration_split="no"))
+def test_int8_alone_needs_the_calibration_split(case, parameters):
+    changes = {"quantizations": ["float32"], "calibration_split": "no"}
+    request = check_request(case.model, case.examples, **parameters | changes)
     assert request.quantizations == ("float32",)
 
 
-def parameters(**changes):
-    defaults = {
-        "quantizations": list(DEFAULT_LIMITS), "select": "smallest", "split": "eval", "sample_rows": 10,
-        "calibration_split": "train", "calibration_rows": 10, "max_mean_difference": {}, "max_flip_fraction": {},
-        "max_metric_drop": {}, "min_correlation": 0.95, "max_latency_ms": 0, "max_size_bytes": 0, "label": "",
-        "task": "auto", "classes": [],
-    }  # fmt: skip
-    return defaults | changes
-
-
-def test_given_limits_change_their_variant_only(case):
+def test_given_limits_change_their_variant_only(case, parameters):
     limits = {"max_mean_difference": {"int8": 0.5}, "max_latency_ms": 2.0, "max_size_bytes": 1000.0}
-    request = check_request(case.model, case.examples, **parameters(**limits))
+    request = check_request(case.model, case.examples, **parameters | limits)
     assert request.limits["int8"].mean_difference == 0.5
     assert request.limits["int8"].flip_fraction == DEFAULT_LIMITS["int8"].flip_fraction
     assert request.limits["float16"].mean_difference == DEFAULT_LIMITS["float16"].mean_difference
@@ -65,13 +56,14 @@ def test_given_limits_change_their_variant_only(case):
     assert {limit.size_bytes for limit in request.limits.values()} == {1000}
 
 
-def test_a_variant_named_twice_is_made_once(case):
-    request = check_request(case.model, case.examples, **parameters(quantizations=["int8", "float32", "int8"]))
+def test_a_variant_named_twice_is_made_once(case, parameters):
+    twice = {"quantizations": ["int8", "float32", "int8"]}
+    request = check_request(case.model, case.examples, **parameters | twice)
     assert request.quantizations == ("int8", "float32")
 
 
 def test_a_directory_that_is_no_saved_model_is_called_so(case, tmp_path):
-    with pytest.raises(StepError, match="is not a SavedModel: it has no saved_model.pb"):
+    with pytest.raises(StepError, match=r"is not a SavedModel: it has no saved_model\.pb"):
         dataclasses.replace(case, model=tmp_path).export()
 
 
@@ -102,11 +94,11 @@ def test_damaged_preprocessing_constants_are_named(case, tmp_path):
 def test_a_model_of_somebody_else_needs_a_label_and_a_task(case, tmp_path):
     shutil.copytree(case.model, tmp_path / "model")
     shutil.rmtree(tmp_path / "model" / "assets.extra")
-    with pytest.raises(StepError, match="give label .* and task"):
+    with pytest.raises(StepError, match=r"give label .* and task"):
         dataclasses.replace(case, model=tmp_path / "model").export()
 
 
-def test_a_request_is_checked_without_tensorflow(case):
+def test_a_request_is_checked_without_tensorflow(case, parameters):
     script = (
         "import sys, json; from pathlib import Path\n"
         "from kfp_hybrid.components.deployment.export_tflite.export import export_tflite\n"
@@ -114,5 +106,5 @@ def test_a_request_is_checked_without_tensorflow(case):
         "check_request(Path(sys.argv[1]), Path(sys.argv[2]), **json.loads(sys.argv[3]))\n"
         "print('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
-    command = [sys.executable, "-c", script, str(case.model), str(case.examples), json.dumps(parameters())]
+    command = [sys.executable, "-c", script, str(case.model), str(case.examples), json.dumps(parameters)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "False"

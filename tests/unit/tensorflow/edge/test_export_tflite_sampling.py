@@ -1,5 +1,7 @@
 """Laws of the sample: deterministic, spread over the split, and independent of how the rows are stored."""
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -36,7 +38,7 @@ def test_a_sample_does_not_depend_on_how_the_rows_are_cut_into_batches(tmp_path_
     rows = pa.RecordBatch.from_pydict({"x": list(range(400)), "y": list(map(str, range(400)))})
     limits = sorted({0, 400, *cuts})
     with ExamplesWriter(folder / "examples", {"x": "int64", "y": "string"}, splits=["eval"]) as writer:
-        for start, end in zip(limits, limits[1:]):
+        for start, end in itertools.pairwise(limits):
             writer.write("eval", rows.slice(start, end - start))
 
     sample = sample_rows(Examples.open(folder / "examples"), "eval", size, ["y", "x"])
