@@ -12,7 +12,6 @@ import platformdirs
 from kfp_hybrid import __version__
 from kfp_hybrid.errors import UserError
 from rich.console import Console
-from rich.table import Table
 
 if TYPE_CHECKING:  # kfp takes half a second to import; only the commands that need it pay for it
     from kfp_hybrid.package import Package
@@ -60,14 +59,12 @@ def list_pipelines() -> None:
 def describe(pipeline: str) -> None:
     """Show the parameters and steps of PIPELINE (a name from `list`, or a compiled package)."""
     package = _package(pipeline, _local_target())
-    table = Table(title=f"{package.name}: parameters", title_justify="left", show_lines=True)
-    for heading in ("name", "type", "default", "meaning"):
-        table.add_column(heading, overflow="fold")
-    for name, parameter in sorted(package.parameters.items()):
-        table.add_row(name, *package.type_and_default(name), parameter.description)
-    console = Console(file=sys.stdout)  # the file itself: a run redirects sys.stdout
-    console.print(table)
-    console.print(f"steps: {' → '.join(step.task for step in package.steps())}", highlight=False)
+    formatter = click.HelpFormatter(max_width=100)
+    formatter.write_heading(f"Parameters of {package.name}")
+    with formatter.indentation():
+        formatter.write_dl([(name, package.describe_parameter(name)) for name in sorted(package.parameters)])
+    click.echo(formatter.getvalue())
+    click.echo(f"Steps: {' > '.join(step.task for step in package.steps())}")
 
 
 @main.command("compile")

@@ -79,13 +79,16 @@ class Package:
                     is_python = any(component_factory.EXECUTOR_MODULE in word for word in words)
                     yield Step(name, container["image"], is_python)
 
-    def type_and_default(self, name: str) -> tuple[str, str]:
-        """What the parameter `name` takes, and its default as JSON ("" when it has none)."""
+    def describe_parameter(self, name: str) -> str:
+        """What the parameter `name` means, takes, and is when it is not given."""
         spec = self.parameters[name]
-        default = json_format.MessageToDict(spec.default_value) if spec.HasField("default_value") else None
-        return _KINDS.get(spec.parameter_type, _TEXT).title, "" if default is None else json.dumps(
-            default, ensure_ascii=False
-        )
+        kind = _KINDS.get(spec.parameter_type, _TEXT)
+        default = "required"
+        if spec.HasField("default_value"):
+            value = json_format.MessageToDict(spec.default_value)
+            value = int(value) if kind.types == (int,) else value
+            default = f"default: {json.dumps(value, ensure_ascii=False)}"
+        return f"{spec.description} [{kind.title}; {default}]"
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """Check parameter values and turn text, as a command line has it, into what the package declares.
@@ -110,20 +113,21 @@ class Package:
 
 @dataclass(frozen=True)
 class _Kind:
-    """A parameter type: what its values are called, their Python types, and how text becomes one."""
+    """A parameter type: what its values are called and look like, their Python types, and how text becomes one."""
 
     title: str
+    example: str
     types: tuple[type, ...]
     parse: Callable[[str], Any]
 
 
-_TEXT = _Kind("text", (str,), str)
+_TEXT = _Kind("text", '"abc"', (str,), str)
 _KINDS = {
-    ParameterType.NUMBER_INTEGER: _Kind("whole number", (int,), int),
-    ParameterType.NUMBER_DOUBLE: _Kind("number", (int, float), float),
-    ParameterType.BOOLEAN: _Kind("true or false", (bool,), lambda text: json.loads(text.lower())),
-    ParameterType.LIST: _Kind('JSON list such as ["a", "b"]', (list,), json.loads),
-    ParameterType.STRUCT: _Kind('JSON object such as {"a": 1}', (dict,), json.loads),
+    ParameterType.NUMBER_INTEGER: _Kind("whole number", "3", (int,), int),
+    ParameterType.NUMBER_DOUBLE: _Kind("number", "0.5", (int, float), float),
+    ParameterType.BOOLEAN: _Kind("truth value", "true", (bool,), lambda text: json.loads(text.lower())),
+    ParameterType.LIST: _Kind("JSON list", '["a", "b"]', (list,), json.loads),
+    ParameterType.STRUCT: _Kind("JSON object", '{"a": 1}', (dict,), json.loads),
 }
 
 
@@ -134,7 +138,7 @@ def _typed(name: str, value: Any, parameter_type: int) -> Any:
         if not isinstance(typed, kind.types) or (isinstance(typed, bool) and bool not in kind.types):
             raise ValueError
     except ValueError:
-        raise UserError(f"parameter {name} takes a value of the kind: {kind.title}; not {value!r}") from None
+        raise UserError(f"parameter {name} takes a {kind.title} such as {kind.example}, not {value!r}") from None
     return typed
 
 

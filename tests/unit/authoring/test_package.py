@@ -40,6 +40,11 @@ def test_steps_are_listed_in_the_order_in_which_they_run_through_branches(packag
     ]
 
 
+def test_a_parameter_is_described_with_its_type_and_default(package):
+    assert package.describe_parameter("count").endswith("[whole number; required]")
+    assert package.describe_parameter("names").endswith('[JSON list; default: ["a"]]')
+
+
 def test_text_becomes_the_type_that_the_package_declares(package):
     given = {"count": "3", "rate": "1e-3", "strict": "TRUE", "names": '["x", "y"]', "limits": '{"a": 1}', "word": "3"}
     assert package.arguments(given) == {
@@ -58,7 +63,7 @@ def test_values_from_a_file_keep_their_type(package):
         ({}, "needs a value for: count"),
         ({"count": "1", "namse": "[]"}, "has no parameter namse; did you mean names?"),
         ({"count": "1", "zzz": "1"}, "it has: count, limits"),
-        ({"count": "1.5"}, "parameter count takes a value of the kind: whole number; not '1.5'"),
+        ({"count": "1.5"}, "parameter count takes a whole number such as 3, not '1.5'"),
         ({"count": True}, "parameter count takes"),
         ({"count": "1", "rate": "fast"}, "parameter rate takes"),
         ({"count": "1", "strict": "yes"}, "parameter strict takes"),
