@@ -6,8 +6,8 @@ such as the logarithm of 0, even where the model masks it. The results so far su
 
 The signature is first frozen into a SavedModel of its own: variables become constants, and whatever else the model
 holds (string lookups, other signatures, optimizer state) is left behind. That is not only four times faster than
-`TFLiteConverter.from_saved_model(model, signature_keys=["core"])`: where the model has lookup tables, the direct way
-leaves the variables as uninitialized resources, and the TFLite model gives NaN without any error.
+`TFLiteConverter.from_saved_model(model, signature_keys=["core"])`: in TensorFlow 2.21 the direct way fails on lookup
+tables, and for Keras layers inside a tf.Module it gives a model that reads uninitialized variables and answers garbage.
 """
 
 import dataclasses
@@ -29,6 +29,7 @@ from kfp_hybrid.preprocessing import FILE_NAME, Preprocessing
 from kfp_hybrid.step import StepError
 
 QUANTIZATIONS = ("float32", "dynamic_range", "float16", "int8")
+CORE_INPUTS = ("numeric", "bucket", "categorical")
 REFERENCE_BATCH_ROWS = 8192
 CALIBRATION_BATCH_ROWS = 100
 
@@ -147,6 +148,11 @@ class SourceModel(ServingModel):
             raise StepError(f"{path} has {FILE_NAME} but no signature {SIGNATURE!r}; train it with train_model")
         self._converted = self._loaded.signatures[SIGNATURE] if self._preprocessing else self._signature
         self._specs: dict[str, Any] = self._converted.structured_input_signature[1]
+        if self._preprocessing and (unknown := sorted(set(self._specs) - set(CORE_INPUTS))):
+            raise StepError(
+                f"the signature {SIGNATURE!r} of the model takes {unknown[0]!r}, which the preprocessing does not make;"
+                f" it makes {', '.join(CORE_INPUTS)}"
+            )
 
     def sample_scores(self, examples: Examples, split: str, rows: int) -> np.ndarray:
         """The scores of `serving_default` for a sample of a split, float32 [N, outputs].
@@ -163,7 +169,8 @@ class SourceModel(ServingModel):
         """The inputs of the converted signature for a sample of a split, made as a device makes them."""
         sample = sample_rows(examples, split, rows, self.columns)
         if self._preprocessing:
-            return self._preprocessing.transform(sample)
+            inputs = self._preprocessing.transform(sample)
+            return {name: inputs[name] for name in self._specs}
         return plain_inputs(sample, {n: (s.dtype.as_numpy_dtype, s.shape.rank) for n, s in self._specs.items()})
 
     def freeze(self, directory: Path) -> None:

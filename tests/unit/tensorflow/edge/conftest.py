@@ -77,7 +77,9 @@ def make_preprocessing(task: str = "binary") -> Preprocessing:
     return Preprocessing(task, Label("late", classes), numeric, categorical)
 
 
-def save_model(path: Path, preprocessing: Preprocessing, hidden: int = 256, core_layer: Any = None) -> Path:
+def save_model(
+    path: Path, preprocessing: Preprocessing, hidden: int = 256, core_layer: Any = None, numeric_only: bool = False
+) -> Path:
     """Write an untrained model with `serving_default` (lookup tables inside) and `core`.
 
     Args:
@@ -85,6 +87,7 @@ def save_model(path: Path, preprocessing: Preprocessing, hidden: int = 256, core
         preprocessing: its constants.
         hidden: width of the hidden layer.
         core_layer: function from the numeric input to float32 [N, 1], added to the logits of `core`.
+        numeric_only: ignore the inputs "bucket" and "categorical".
     """
     import tensorflow as tf
 
@@ -110,6 +113,8 @@ def save_model(path: Path, preprocessing: Preprocessing, hidden: int = 256, core
             ]
 
         def scores(self, numeric: Any, bucket: Any, categorical: Any) -> Any:
+            if numeric_only:
+                bucket, categorical = tf.zeros_like(numeric, tf.int32), tf.zeros_like(numeric[:, :2], tf.int32)
             ids = tf.nn.bias_add(categorical, self.offsets)  # as Keras adds a vector
             embedded = tf.reshape(tf.gather(self.embeddings, ids), [-1, width - features])
             hidden = tf.nn.relu(tf.matmul(tf.concat([numeric, embedded], axis=1), self.hidden))

@@ -277,3 +277,23 @@ def test_a_report_of_failures_only_is_a_report(case, parameters, tmp_path):
     write_report(tmp_path / "report.html", request, failed, None, "rejected: no variant keeps its limits")
     page = (tmp_path / "report.html").read_text()
     assert "&lt;int8&gt; does not run" in page and "Size against agreement" not in page
+
+
+def test_a_core_that_wants_an_input_of_its_own_is_refused(case, make_plain_case):
+    other = make_plain_case(lambda a: a[:, None], {"a": "float32"})
+    import tensorflow as tf
+
+    loaded, path = tf.saved_model.load(str(other.model)), other.folder / "own_input"
+    serving = loaded.signatures["serving_default"]
+    tf.saved_model.save(loaded, str(path), {"serving_default": serving, "core": serving})
+    shutil.copytree(case.model / "assets.extra", path / "assets.extra")
+    with pytest.raises(StepError, match="takes 'a', which the preprocessing does not make; it makes numeric, bucket"):
+        SourceModel(path)
+
+
+def test_a_core_that_ignores_groups_of_features_is_exported(make_case):
+    case = make_case("binary", numeric_only=True)
+    exported = case.export(quantizations=["int8", "float32"], select="float32")
+    assert exported.accepted and exported.metrics.metadata["int8_accepted"], exported.reason
+    rows = case.rows(20)
+    np.testing.assert_allclose(EdgeModel.open(exported.bundle.path).predict(rows), case.scores(rows), atol=1e-6)
