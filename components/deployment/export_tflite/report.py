@@ -74,8 +74,8 @@ def histogram(differences: np.ndarray) -> dict[str, list[float]]:
 
 
 def rounded(value: float, digits: int = 3) -> float:
-    """The value with so many significant digits."""
-    return float(f"{value:.{digits}g}")
+    """The value with so many significant digits, or more if they stand before the decimal point."""
+    return float(f"{value:.{digits}g}") if abs(value) < 10**digits else round(value)
 
 
 def power_of_ten(difference: float) -> float:

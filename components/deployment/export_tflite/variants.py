@@ -37,7 +37,12 @@ class Check:
         return self.value <= self.limit if self.at_most else self.value >= self.limit
 
     def __str__(self) -> str:
-        return f"{self.name} {self.value:.4g} is {'above' if self.at_most else 'below'} {self.limit:g}"
+        side = "above" if self.at_most else "below"
+        return f"{self.name} {_number(self.value)} is {side} {_number(self.limit)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 @dataclass(frozen=True)

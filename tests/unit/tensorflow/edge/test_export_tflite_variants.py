@@ -93,7 +93,7 @@ def test_limits_on_latency_and_size_apply_only_when_they_are_given():
     strict = _checks(agreement, latency, 5000, Limits(**limits, latency_ms=1.9, size_bytes=4999))
     assert [str(check) for check in strict if not check.kept] == [
         "p99 latency in ms 2 is above 1.9",
-        "size in bytes 5000 is above 4999",
+        "size in bytes 5,000 is above 4,999",
     ]
 
 
