@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
+
 from kfp_hybrid.step import StepError
 
 SIGNATURE = "core"

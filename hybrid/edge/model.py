@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
 from kfp_hybrid.edge.bundle import LABELS, MODEL, PREPROCESSING, SAMPLES, Bundle
 from kfp_hybrid.edge.litert import LiteRTModel
 from kfp_hybrid.preprocessing import Preprocessing

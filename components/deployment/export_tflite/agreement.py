@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+
 from kfp_hybrid.components.evaluation.evaluate_model.metrics import OperatingPoints
 from kfp_hybrid.edge.model import decisions
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from kfp_hybrid.components.deployment.export_tflite.sampling import sample_rows
 from kfp_hybrid.components.evaluation.evaluate_model.serving import ServingModel
 from kfp_hybrid.data.examples import Examples

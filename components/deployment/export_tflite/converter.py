@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 from kfp_hybrid.components.deployment.export_tflite import conversion
 from kfp_hybrid.components.deployment.export_tflite.conversion import Job
 from kfp_hybrid.step import StepError

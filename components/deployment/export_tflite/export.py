@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from kfp_hybrid.components.deployment.export_tflite.conversion import Job
 from kfp_hybrid.components.deployment.export_tflite.converter import Conversion, run_conversion
 from kfp_hybrid.components.deployment.export_tflite.outputs import describe_metrics, write_edge_bundle

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
 from kfp_hybrid.edge.litert import LiteRTModel
 
 THREADS = (1, 2)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from kfp_hybrid.components.deployment.export_tflite.request import Request
 from kfp_hybrid.components.deployment.export_tflite.variants import Sample, Variant
 from kfp_hybrid.edge.bundle import LABELS, MODEL, PREPROCESSING, SAMPLES, write_bundle

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+
 from kfp_hybrid import reports
 from kfp_hybrid.components.deployment.export_tflite.request import Request
 from kfp_hybrid.components.deployment.export_tflite.variants import Variant

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from kfp_hybrid.components.deployment.export_tflite.agreement import Agreement, compare
 from kfp_hybrid.components.deployment.export_tflite.latency import Latency, measure_latencies
 from kfp_hybrid.components.deployment.export_tflite.request import POLICIES, Limits

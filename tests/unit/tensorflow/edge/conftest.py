@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from kfp_hybrid.components.deployment.export_tflite.export import export_tflite
 from kfp_hybrid.data.examples import ExamplesWriter, arrow_schema
 from kfp_hybrid.preprocessing import Categorical, Label, Numeric, Preprocessing

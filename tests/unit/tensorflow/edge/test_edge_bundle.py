@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kfp_hybrid.edge.bundle import LABELS, MANIFEST, MODEL, SAMPLES, Bundle, write_bundle, write_rejection
 from kfp_hybrid.step import StepError
 

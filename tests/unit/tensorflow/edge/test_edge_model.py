@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from kfp_hybrid.edge.bundle import MODEL, Bundle, write_bundle
 from kfp_hybrid.edge.litert import LiteRTModel
 from kfp_hybrid.edge.model import EdgeModel, decisions, plain_inputs

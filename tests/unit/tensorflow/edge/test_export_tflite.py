@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from kfp_hybrid.components.deployment.export_tflite.conversion import SourceModel, convert
 from kfp_hybrid.components.deployment.export_tflite.report import write_report
 from kfp_hybrid.components.deployment.export_tflite.request import DEFAULT_LIMITS, check_request

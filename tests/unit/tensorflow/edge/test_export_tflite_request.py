@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from kfp_hybrid.components.deployment.export_tflite.request import DEFAULT_LIMITS, check_request
 from kfp_hybrid.data.examples import Examples, ExamplesWriter
 from kfp_hybrid.step import StepError

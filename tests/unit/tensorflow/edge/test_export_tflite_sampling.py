@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kfp_hybrid.components.deployment.export_tflite.sampling import sample_positions, sample_rows
 from kfp_hybrid.data.examples import Examples, ExamplesWriter
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+
 from kfp_hybrid.components.deployment.export_tflite.agreement import compare
 from kfp_hybrid.components.deployment.export_tflite.latency import Latency
 from kfp_hybrid.components.deployment.export_tflite.outputs import describe_metrics
