@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+
 from kfp_hybrid.components.training.train_model import wide_and_deep
 from kfp_hybrid.components.training.train_model.user_module import UserModule, user_error
 from kfp_hybrid.preprocessing import Preprocessing

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from kfp_hybrid.step import StepError
 
 FILE_NAME = "checkpoint.npz"

@@ -1,6 +1,7 @@
 """The interface of train_model."""
 
 from kfp import dsl
+
 from kfp_hybrid import images
 
 

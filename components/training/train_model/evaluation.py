@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+
 from kfp_hybrid.components.training.train_model.fitting import row_losses
 from kfp_hybrid.components.training.train_model.training_input import LABEL, preprocess
 from kfp_hybrid.data.examples import Examples

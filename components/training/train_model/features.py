@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+
 from kfp_hybrid.preprocessing import TASKS, Categorical, Label, Numeric, Preprocessing
 from kfp_hybrid.step import StepError
-from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 STATISTICS_FILE = "stats.pb"
 SCHEMA_FILE = "schema.pbtxt"

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+
 from kfp_hybrid.components.training.train_model.checkpoints import State
 from kfp_hybrid.components.training.train_model.training_input import LABEL, ROWS, WEIGHT, TrainingInput
 from kfp_hybrid.preprocessing import Preprocessing
@@ -32,12 +33,10 @@ class Schedule:
     Attributes:
         epochs: most epochs.
         patience: epochs without a lower "val_loss" before training stops; 0 to train all epochs.
-        steps_per_execution: training steps in one call of TensorFlow.
     """
 
     epochs: int
     patience: int
-    steps_per_execution: int
 
 
 def row_losses(preprocessing: Preprocessing) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
@@ -76,8 +75,8 @@ class Trainer:
         # Gradients do not depend on the unit of the label, so neither does a good learning rate.
         self._loss_unit = preprocessing.label.std**2
         self._epoch = 0
-        self._batches = strategy.distribute_datasets_from_function(self._dataset)
-        self._execute = tf.function(self._execute_steps)
+        self._chunks = strategy.distribute_datasets_from_function(self._dataset)
+        self._train_chunk = tf.function(self._train_on_chunk)
 
     def fit(self, state: State, schedule: Schedule, evaluate: Evaluate | None, save: Callable[[State], None]) -> State:
         """Train from a state on, to the end.
@@ -96,10 +95,7 @@ class Trainer:
         """
         self._restore(state)
         while state.epochs < schedule.epochs and not state.stopped:
-            started = time.perf_counter()
-            loss = self._train_epoch(state.epochs, schedule)
-            seconds = time.perf_counter() - started
-            metrics = {"loss": loss, "examples_per_second": self._rows.rows / seconds}
+            metrics = self._train_epoch(state.epochs)
             metrics |= evaluate(self.model) if evaluate else {}
             _refuse_nan(metrics, state.epochs)
             state = self._next_state(state, schedule, metrics)
@@ -109,39 +105,42 @@ class Trainer:
             self._assign(self._weights(), state.best_weights)
         return state
 
-    def _train_epoch(self, epoch: int, schedule: Schedule) -> float:
-        """Train one epoch and return the mean loss of its rows."""
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        """Train one epoch; return the mean loss of its rows, and rows per second."""
+        started = time.perf_counter()
         self._epoch = epoch
-        iterator = iter(self._batches)
-        total, done, reported = 0.0, 0, time.monotonic()
+        iterator = iter(self._chunks)
+        total, rows, done, reported = 0.0, 0.0, 0, time.monotonic()
         while done < self._rows.steps:
-            steps = min(schedule.steps_per_execution, self._rows.steps - done)
             try:
-                losses, first_nan = self._execute(iterator, tf.constant(steps))
+                chunk_losses, chunk_rows = (tensor.numpy() for tensor in self._train_chunk(iterator))
             except tf.errors.OpError as error:
                 raise self._explain(error, epoch, done) from error
-            if first_nan.numpy() >= 0:
-                raise _nan_error(epoch, f", batch {done + int(first_nan) + 1} of {self._rows.steps}")
-            total += float(losses)
-            done += steps
+            if not np.isfinite(chunk_losses).all():
+                batch = done + int(np.argmin(np.isfinite(chunk_losses))) + 1
+                raise _nan_error(epoch, f", batch {batch} of {self._rows.steps}")
+            total += float(chunk_losses.sum(dtype=np.float64))
+            rows += float(chunk_rows.sum(dtype=np.float64))
+            done += len(chunk_losses)
             if time.monotonic() - reported > PROGRESS_SECONDS:
                 reported = time.monotonic()
-                logging.info("epoch %d: batch %d of %d", epoch + 1, done, self._rows.steps)
-        return total / min(self._rows.rows, done * self._rows.batch_size)
+                logging.info("epoch %d: batch %d of %d, loss %.4g", epoch + 1, done, self._rows.steps, total / rows)
+        return {"loss": total / rows, "examples_per_second": rows / (time.perf_counter() - started)}
 
-    def _execute_steps(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Run training steps; return the sum of all row losses, and the first step whose loss was not finite or -1."""
-        total, first_nan = tf.constant(0.0), tf.constant(-1)
-        for i in tf.range(steps):
-            replica_losses = self._strategy.run(self._step, args=(next(iterator),))
-            loss = self._strategy.reduce(tf.distribute.ReduceOp.SUM, replica_losses, axis=None)
-            first_nan = tf.where((first_nan < 0) & ~tf.math.is_finite(loss), i, first_nan)
-            total += loss
-        return total, first_nan
+    def _train_on_chunk(self, iterator: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Train on the batches of the next chunk; return the sum of row losses and the number of rows of each batch."""
+        chunk = next(iterator)
+        rows = self._strategy.experimental_local_results(chunk[ROWS])[0]
+        losses = tf.TensorArray(tf.float32, tf.size(rows))
+        for i in tf.range(tf.size(rows)):
+            replica_losses = self._strategy.run(self._step, args=(chunk, i))
+            losses = losses.write(i, self._strategy.reduce(tf.distribute.ReduceOp.SUM, replica_losses, axis=None))
+        return losses.stack(), rows
 
     @tf.autograph.experimental.do_not_convert
-    def _step(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        """One training step of one replica; returns the sum of its row losses."""
+    def _step(self, chunk: dict[str, tf.Tensor], i: tf.Tensor) -> tf.Tensor:
+        """Train on batch `i` of a chunk, on one replica; return the sum of its row losses."""
+        batch = {name: tensor[i] for name, tensor in chunk.items()}
         inputs = {name: tensor for name, tensor in batch.items() if name not in (LABEL, WEIGHT, ROWS)}
         with tf.GradientTape() as tape:
             scores = self.model(inputs, training=True)

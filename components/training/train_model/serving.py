@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
+
 from kfp_hybrid.preprocessing import FILE_NAME, MISSING_ID, OUT_OF_VOCABULARY_ID, RESERVED_IDS, Preprocessing
 from kfp_hybrid.step import StepError
 
@@ -30,8 +31,8 @@ def export(model: keras.Model, preprocessing: Preprocessing, schema: Path, folde
         schema: text proto, copied to `assets.extra/schema.pbtxt`.
         folder: where to write; must not exist.
     """
-    module = _ServedModel(model, preprocessing)
-    signatures = {"serving_default": module.serving_default(), "core": module.core_signature()}
+    module = ServedModel(model, preprocessing)
+    signatures = {"serving_default": module.serving_default(), "core": module.core()}
     tf.saved_model.save(module, str(folder), signatures)
     (folder / ASSETS).mkdir()
     preprocessing.save(folder / ASSETS / FILE_NAME)
@@ -68,7 +69,7 @@ def check_no_skew(folder: Path, preprocessing: Preprocessing, rows: pa.RecordBat
     return difference
 
 
-class _ServedModel(tf.Module):
+class ServedModel(tf.Module):
     """The model and the lookup tables of its preprocessing, as something TensorFlow can save."""
 
     def __init__(self, model: keras.Model, preprocessing: Preprocessing):
@@ -79,17 +80,19 @@ class _ServedModel(tf.Module):
         self.vocabularies = [_lookup_table(feature.vocabulary) for feature in preprocessing.categorical]
 
     def serving_default(self) -> Callable[..., Any]:
+        """The signature over raw features: each by its name, float32 or string [N]."""
         names = self._preprocessing.serving_names
         types = {names[feature.name]: tf.float32 for feature in self._preprocessing.numeric}
         types |= {names[feature.name]: tf.string for feature in self._preprocessing.categorical}
 
         @tf.function(autograph=False)
         def serve(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"scores": self._scores(self._preprocess(raw))}
+            return {"scores": self._scores(self.preprocess(raw))}
 
         return serve.get_concrete_function(**{n: tf.TensorSpec([None], type_, n) for n, type_ in types.items()})
 
-    def core_signature(self) -> Callable[..., Any]:
+    def core(self) -> Callable[..., Any]:
+        """The signature over the groups of `Preprocessing.transform`."""
         specs = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name) for tensor in self._model.inputs}
 
         @tf.function(autograph=False)
@@ -101,7 +104,7 @@ class _ServedModel(tf.Module):
     def _scores(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         return tf.identity(self._model(inputs, training=False), "scores")
 
-    def _preprocess(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def preprocess(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """`Preprocessing.transform` as TensorFlow operations."""
         names, numeric = self._preprocessing.serving_names, self._preprocessing.numeric
         inputs = {}

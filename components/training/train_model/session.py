@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
+
 from kfp_hybrid.components.training.train_model import building, checkpoints, serving, strategies
 from kfp_hybrid.components.training.train_model.checkpoints import State
 from kfp_hybrid.components.training.train_model.evaluation import Evaluator
@@ -97,17 +98,18 @@ class Session:
             p.train_split,
             self._preprocessing,
             p.batch_size,
+            p.steps_per_execution,
             p.seed,
             p.memory_mb << 20,
             self._class_weights,
-            drop_remainder=p.strategy == "tpu",
+            static_shapes=p.strategy == "tpu",
         )
         evaluate = Evaluator(self._examples, p.eval_split, self._preprocessing) if p.eval_split else None
         state = checkpoints.load(folder) or State()
         if p.strategy == "multi_worker" and not strategies.agree(strategy, state.epochs):
             state = State()  # a worker was stopped between the checkpoints of two epochs
         trainer = Trainer(model, optimizer, strategy, self._preprocessing, rows)
-        schedule = Schedule(p.epochs, p.early_stopping_patience, min(p.steps_per_execution, rows.steps))
+        schedule = Schedule(p.epochs, p.early_stopping_patience)
         return model, trainer.fit(state, schedule, evaluate, lambda following: checkpoints.save(folder, following))
 
     def _export(self, trained: keras.Model, build: building.Build, schema: Path, folder: Path) -> None:

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import tensorflow as tf
+
 from kfp_hybrid.step import StepError
 
 STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")

@@ -1,15 +1,19 @@
 """Training a model from examples, statistics and schema. TensorFlow is imported only after the input is checked."""
 
+import contextlib
 import dataclasses
 import logging
 import math
 import os
+import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from kfp_hybrid.components.training.train_model import features
 from kfp_hybrid.components.training.train_model.checkpoints import State
 from kfp_hybrid.components.training.train_model.hyperparameters import Hyperparameters
@@ -124,9 +128,8 @@ def train(
     if absent := [name for name in preprocessing.features if name not in data.columns]:
         raise StepError(f"the examples have no column {absent[0]!r}; make statistics and schema from the same examples")
     weights = _class_weights(data, preprocessing, parameters)
-    _quiet_tensorflow()
-    from kfp_hybrid.components.training.train_model.session import Session
-
+    with _quiet_tensorflow():
+        from kfp_hybrid.components.training.train_model.session import Session
     session = Session(data, preprocessing, weights, module, parameters)
     state = session.run(_checkpoint_base(parameters, Path(model)), Path(schema), Path(model), Path(logs))
     metadata: dict[str, str | int] = {
@@ -175,12 +178,32 @@ def _checkpoint_base(parameters: Parameters, model: Path) -> Path:
     return Path(parameters.checkpoint_dir or os.environ.get(CHECKPOINTS_VARIABLE) or model.parent / ".checkpoints")
 
 
-def _quiet_tensorflow() -> None:
-    """Keep TensorFlow's own log lines out of the step's log; set before it is imported, where the user has not."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+@contextlib.contextmanager
+def _quiet_tensorflow() -> Iterator[None]:
+    """Import TensorFlow without its own log lines, unless the user has set TF_CPP_MIN_LOG_LEVEL.
+
+    Some lines ("Could not find cuda drivers") it writes before it reads that variable, so the file descriptor is
+    diverted during the import; what was written comes out if the import fails.
+    """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
+        yield
+        return
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as diverted:
+        os.dup2(diverted.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            diverted.seek(0)
+            os.write(stderr, diverted.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _metrics(state: State, seconds: float) -> dict[str, float]:

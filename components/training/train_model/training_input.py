@@ -6,7 +6,6 @@ shuffled all together; otherwise each epoch shuffles the row groups, and the row
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from kfp_hybrid.data.examples import Examples
 from kfp_hybrid.preprocessing import Preprocessing
 from kfp_hybrid.step import StepError
@@ -22,7 +22,6 @@ from kfp_hybrid.step import StepError
 LABEL = "label"
 WEIGHT = "weight"
 ROWS = "rows"
-CHUNK_BATCHES = 32  # batches handed to TensorFlow at once; one by one, the hand-over would cost more than a step
 
 Arrays = dict[str, np.ndarray]  # the groups of Preprocessing.transform, the label, and the weight if there is one
 
@@ -71,10 +70,12 @@ class TrainingInput:
         split: name of the split; not empty.
         preprocessing: applied to the rows; the same numpy code that serving is checked against.
         batch_size: rows of a batch; the last of an epoch can be smaller.
+        chunk_batches: most batches handed to TensorFlow at once; one by one, handing over would cost as much as a step.
         seed: decides, with the epoch, about the order of the rows.
         memory_bytes: what preprocessed rows may occupy. Rows that need more are read again in each epoch.
         class_weights: weight of a row by its encoded label; None for no weights.
-        drop_remainder: leave the last rows of an epoch out when they do not fill a batch (what a TPU needs).
+        static_shapes: leave the last rows of an epoch out when they do not fill a batch, and hand batches over one by
+            one, so that all tensors have the same shape (what a TPU needs).
 
     Attributes:
         rows: rows of the split.
@@ -89,10 +90,11 @@ class TrainingInput:
         split: str,
         preprocessing: Preprocessing,
         batch_size: int,
+        chunk_batches: int,
         seed: int,
         memory_bytes: int,
         class_weights: np.ndarray | None = None,
-        drop_remainder: bool = False,
+        static_shapes: bool = False,
     ):
         self._preprocessing = preprocessing
         self._class_weights = class_weights
@@ -101,15 +103,16 @@ class TrainingInput:
         self._row_groups = _row_groups(examples, split)
         self.rows = examples.rows(split)
         self.batch_size = min(batch_size, self.rows)
-        self.steps = self.rows // self.batch_size if drop_remainder else -(-self.rows // self.batch_size)
-        self._drop_remainder = drop_remainder
+        self.steps = self.rows // self.batch_size if static_shapes else -(-self.rows // self.batch_size)
+        self._static_shapes = static_shapes
+        self._chunk_rows = self.batch_size * (1 if static_shapes else chunk_batches)
         # Half of the memory, because shuffling and concatenating hold a second copy for a moment.
         self._buffer_rows = memory_bytes // 2 // self._row_bytes()
         self._resident: Arrays | None = None
         self.error: StepError | None = None
 
     def dataset(self, epoch: Callable[[], int], replicas: range, all_replicas: int) -> Any:
-        """The batches of one epoch, split between replicas, as a `tf.data.Dataset`.
+        """The chunks of one epoch, split between replicas, as a `tf.data.Dataset`.
 
         Args:
             epoch: asked for the epoch (from 0) each time the data set is iterated over.
@@ -117,34 +120,32 @@ class TrainingInput:
             all_replicas: how many replicas share a batch.
 
         Returns:
-            For each batch one element per replica of this process: a mapping of the preprocessed groups, "label",
-            "weight" (with class weights) and "rows", the number of rows of the whole batch.
+            For each chunk one element per replica of this process: a mapping of the preprocessed groups, "label" and
+            "weight" (with class weights), each [batches, rows of the replica, ...], and "rows" float32 [batches], the
+            number of rows of the whole batch.
         """
         import tensorflow as tf
 
-        def chunks() -> Iterator[Arrays]:
+        def portions() -> Iterator[Arrays]:
             try:
                 for arrays in self.chunks(epoch()):
                     batches, rows = arrays[LABEL].shape
-                    yield {**arrays, ROWS: np.full(batches, rows, np.float32)}
+                    for replica in replicas:
+                        portion = {name: array[:, replica::all_replicas] for name, array in arrays.items()}
+                        yield {**portion, ROWS: np.full(batches, rows, np.float32)}
             except StepError as error:
                 self.error = error  # TensorFlow would bury it in an error of its own
                 raise
 
-        def portions(batch: dict[str, Any]) -> Any:
-            portion = [{n: t if n == ROWS else t[r::all_replicas] for n, t in batch.items()} for r in replicas]
-            elements = [tf.data.Dataset.from_tensors(tensors) for tensors in portion]
-            return functools.reduce(lambda first, second: first.concatenate(second), elements)
-
-        rows = self.batch_size if self._drop_remainder else None
+        batches, rows = (1, self.batch_size // all_replicas) if self._static_shapes else (None, None)
         layout = self._layout()
-        signature = {name: tf.TensorSpec([None, rows, *shape], type_) for name, (shape, type_) in layout.items()}
-        signature[ROWS] = tf.TensorSpec([None], tf.float32)
-        batches = tf.data.Dataset.from_generator(chunks, output_signature=signature)
-        batches = batches.flat_map(tf.data.Dataset.from_tensor_slices)
-        if all_replicas > 1:
-            batches = batches.flat_map(portions)
-        return batches.prefetch(2 * CHUNK_BATCHES)
+        signature = {name: tf.TensorSpec([batches, rows, *shape], type_) for name, (shape, type_) in layout.items()}
+        signature[ROWS] = tf.TensorSpec([batches], tf.float32)
+        options = tf.data.Options()
+        # Nothing is tuned here, but releasing an iterator would wait for its tuner to wake up: seconds in each epoch.
+        options.autotune.enabled = False
+        chunks = tf.data.Dataset.from_generator(portions, output_signature=signature)
+        return chunks.prefetch(2 * len(replicas)).with_options(options)
 
     def chunks(self, epoch: int) -> Iterator[Arrays]:
         """The batches of an epoch, several at once.
@@ -163,11 +164,11 @@ class TrainingInput:
                 arrays = _concatenate([rest, arrays])
             order = random.permutation(len(arrays[LABEL]))
             full = len(order) - len(order) % self.batch_size
-            for start in range(0, full, CHUNK_BATCHES * self.batch_size):
-                chosen = order[start : min(full, start + CHUNK_BATCHES * self.batch_size)]
-                yield {n: a[chosen].reshape(-1, self.batch_size, *a.shape[1:]) for n, a in arrays.items()}
-            rest = {name: array[order[full:]] for name, array in arrays.items()}
-        if rest is not None and len(rest[LABEL]) and not self._drop_remainder:
+            for start in range(0, full, self._chunk_rows):
+                chosen = order[start : min(full, start + self._chunk_rows)]
+                yield {n: a.take(chosen, 0).reshape(-1, self.batch_size, *a.shape[1:]) for n, a in arrays.items()}
+            rest = {name: array.take(order[full:], 0) for name, array in arrays.items()}
+        if rest is not None and len(rest[LABEL]) and not self._static_shapes:
             yield {name: array[np.newaxis] for name, array in rest.items()}
 
     def _buffers(self, random: np.random.Generator) -> Iterator[Arrays]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+
 from kfp_hybrid.components.training.train_model.hyperparameters import Hyperparameters
 from kfp_hybrid.preprocessing import Preprocessing
 
