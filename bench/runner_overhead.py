@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from kfp import compiler, dsl
+
 from kfp_hybrid import images
 
 PEERS = {

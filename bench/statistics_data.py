@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+
 from kfp_hybrid.data.examples import TYPES, ExamplesWriter
 
 BATCH_ROWS = 65_536

@@ -20,6 +20,7 @@ import pydantic
 import yaml
 from google.protobuf import json_format
 from kfp.dsl import base_component, structures
+
 from kfp_hybrid import components, images
 
 ROOT = Path(components.__path__[0]).resolve()

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import platformdirs
+from rich.console import Console
+
 from kfp_hybrid import __version__
 from kfp_hybrid.errors import UserError
-from rich.console import Console
 
 if TYPE_CHECKING:  # kfp takes half a second to import; only the commands that need it pay for it
     from kfp_hybrid.package import Package

@@ -11,6 +11,7 @@ import yaml
 from google.protobuf import json_format
 from kfp.dsl import component_factory
 from kfp.pipeline_spec import pipeline_spec_pb2
+
 from kfp_hybrid.errors import UserError
 
 Spec = pipeline_spec_pb2.PipelineSpec

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
+
 from kfp_hybrid.step import StepError
 
 if TYPE_CHECKING:
@@ -263,8 +264,8 @@ class Preprocessing:
             rows: as for `transform`.
 
         Returns:
-            One array [N] for each feature, by its name in `serving_names`: float32 with NaN for missing, or object (str)
-            with "" for missing.
+            One array [N] for each feature, by its name in `serving_names`: float32 with NaN for missing, or object
+            (str) with "" for missing.
 
         Raises:
             StepError: a column is missing or holds values that are not numbers.

@@ -5,6 +5,7 @@ import pkgutil
 from pathlib import Path
 
 from kfp import compiler
+
 from kfp_hybrid import pipelines
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.targets import Target

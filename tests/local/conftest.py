@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from kfp import compiler
+
 from kfp_hybrid.cli import cache_folder
 
 

@@ -10,6 +10,7 @@ import time
 import psutil
 import pytest
 from kfp import dsl
+
 from kfp_hybrid import images
 
 

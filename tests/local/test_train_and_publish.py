@@ -9,9 +9,10 @@ import signal
 import time
 from pathlib import Path
 
-import kfp_hybrid
 import psutil
 import pytest
+
+import kfp_hybrid
 
 SAMPLE = Path(kfp_hybrid.__file__).parent / "samples" / "flights.csv.gz"
 
@@ -157,7 +158,9 @@ def test_unicode_paths_work_throughout(command_line):
     folder = command_line.folder / "données 数据"
     folder.mkdir()
     source = sample_with(folder, [], "vols été.csv")
-    done = run(command_line, "-o", "läufe", source=str(source), destination="modèles", epochs=1, quantizations=["float32"])
+    done = run(
+        command_line, "-o", "läufe", source=str(source), destination="modèles", epochs=1, quantizations=["float32"]
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (command_line.folder / "modèles" / "1" / "saved_model.pb").is_file()
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import kfp
+
 import kfp_hybrid
 from kfp_hybrid import components, pipelines
 

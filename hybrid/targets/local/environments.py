@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uv
 from filelock import FileLock
+
 from kfp_hybrid import components
 from kfp_hybrid.errors import UserError
 

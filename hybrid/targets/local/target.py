@@ -20,6 +20,8 @@ from typing import Any
 import yaml
 from google.protobuf import json_format
 from kfp import components, dsl, local
+from rich.console import Console
+
 from kfp_hybrid import images
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.package import Package
@@ -28,7 +30,6 @@ from kfp_hybrid.targets.local import code, environments, kfp_hooks
 from kfp_hybrid.targets.local.kfp_hooks import OutputArtifact
 from kfp_hybrid.targets.local.processes import StepProcesses
 from kfp_hybrid.targets.local.progress import Progress
-from rich.console import Console
 
 
 @dataclass

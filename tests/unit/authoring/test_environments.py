@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.targets.local import environments
 

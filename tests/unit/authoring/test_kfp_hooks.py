@@ -5,6 +5,7 @@ import os
 
 import pytest
 from kfp.local import cache, subprocess_task_handler, task_dispatcher, task_handler_interface
+
 from kfp_hybrid.targets.local import kfp_hooks
 
 

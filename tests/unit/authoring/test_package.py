@@ -2,6 +2,7 @@
 
 import pytest
 from kfp import compiler, dsl
+
 from kfp_hybrid import images
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.package import Package

@@ -43,7 +43,12 @@ def test_the_wheel_holds_every_file_that_components_need(wheel):
     for folder, package in FOLDERS.items():
         for file in (ROOT / folder).rglob("*"):
             name = f"{package}/{file.relative_to(ROOT / folder)}"
-            if file.is_file() and "__pycache__" not in file.parts and "compiled" not in file.parts and name not in packed:
+            if (
+                file.is_file()
+                and "__pycache__" not in file.parts
+                and "compiled" not in file.parts
+                and name not in packed
+            ):
                 missing.append(name)
     assert missing == []
 
