@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from kfp_hybrid.preprocessing import FILE_NAME, Preprocessing
 from kfp_hybrid.step import StepError
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class ServingModel:
         self._signature = self._loaded.signatures[SIGNATURE]
         self._inputs: dict[str, tf.TensorSpec] = self._signature.structured_input_signature[1]
         self._output = self._find_output()
-        self.columns = sorted(self._inputs)
+        self._column_of = {**{name: name for name in self._inputs}, **_renamed_columns(path)}
+        self.columns = sorted(self._column_of[name] for name in self._inputs)
 
     def require(self, available: dict[str, str]) -> None:
         """Check that the examples have every column that the signature wants.
@@ -90,7 +92,8 @@ class ServingModel:
         """
         import tensorflow as tf
 
-        inputs = {name: self._tensor(name, spec, batch.column(name)) for name, spec in self._inputs.items()}
+        columns = {name: batch.column(self._column_of[name]) for name in self._inputs}
+        inputs = {name: self._tensor(name, spec, columns[name]) for name, spec in self._inputs.items()}
         try:
             scores = self._signature(**inputs)[self._output].numpy().astype(np.float32)
         except tf.errors.OpError as error:
@@ -164,3 +167,11 @@ def _gist(error: Exception) -> str:
     """The one line of an error that says what happened; TensorFlow's stands just above the node, "[[{{node x}}]]"."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return next((line for line, following in pairwise(lines) if following.startswith("[[")), lines[0])
+
+
+def _renamed_columns(model: Path) -> dict[str, str]:
+    """Input -> column, where train_model had to call an input otherwise than its column (such as "wind speed")."""
+    constants = model / "assets.extra" / FILE_NAME
+    if not constants.is_file():
+        return {}
+    return {name: column for column, name in Preprocessing.load(constants).serving_names.items()}
