@@ -378,7 +378,8 @@ def _refuse_labels(name: str, what: str, values: Any, refused: np.ndarray) -> No
 
 
 def _validate_numeric(feature: Numeric) -> None:
-    constants = np.asarray([feature.mean, feature.std, feature.missing, *feature.boundaries], np.float32)
+    with np.errstate(over="ignore"):
+        constants = np.asarray([feature.mean, feature.std, feature.missing, *feature.boundaries], np.float32)
     if not np.isfinite(constants).all():
         raise StepError(f"feature {feature.name!r} has a constant that is not a finite float32 number")
     if constants[1] <= 0:

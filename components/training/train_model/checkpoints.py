@@ -151,6 +151,6 @@ def load(folder: Path) -> State | None:
             return State(**json.loads(str(stored["state"])), **arrays)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         logging.warning("the checkpoint in %s cannot be read (%s); training starts from the beginning", folder, error)
         return None

@@ -161,12 +161,12 @@ class Trainer:
         return self._rows.dataset(lambda: self._epoch, range(first, first + local), replicas)
 
     def _next_state(self, state: State, schedule: Schedule, metrics: Mapping[str, float]) -> State:
-        weights = [keras.ops.convert_to_numpy(v.value) for v in self._weights()]
+        weights = [v.value.numpy() for v in self._weights()]
         following = State(
             epochs=state.epochs + 1,
             history=[*state.history, {**metrics, "time": time.time()}],
             weights=weights,
-            optimizer=[keras.ops.convert_to_numpy(v.value) for v in self._optimizer.variables],
+            optimizer=[v.value.numpy() for v in self._optimizer.variables],
         )
         if schedule.patience and "val_loss" in metrics:
             following.best_weights = weights if following.best_epoch == state.epochs else state.best_weights
