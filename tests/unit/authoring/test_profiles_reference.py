@@ -5,7 +5,6 @@ from typing import Annotated
 
 import pydantic
 import pytest
-import tomllib
 
 from kfp_hybrid.accelerators import ACCELERATORS
 from kfp_hybrid.profiles import models
