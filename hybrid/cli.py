@@ -108,6 +108,33 @@ def run(pipeline: str, target: str, pairs: tuple[str, ...], file: Path | None, c
         sys.exit(1)
 
 
+@main.command("lint")
+@click.argument("pipeline")
+@click.option("--target", "targets", type=click.Choice(["local", "kubeflow", "vertex"]), multiple=True,
+              help="Where it must run; may be repeated. All three when left out.")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(["text", "json", "sarif"]), default="text", show_default=True)
+@click.option("-o", "--output", type=FILE, help="Write the findings to a file instead.")
+def lint_package(pipeline: str, targets: tuple[str, ...], form: str, output: Path | None) -> None:
+    """Say what in PIPELINE (a compiled package, or a name from `list`) would break on which target.
+
+    Exit status: 0 nothing, or warnings only; 1 errors.
+    """
+    from kfp_hybrid.lint import ERROR, TARGETS, lint
+    from kfp_hybrid.lint.output import FORMATS
+
+    try:
+        findings = lint(_package(pipeline, _local_target()), targets or TARGETS)
+        report = FORMATS[form](findings, pipeline, targets or TARGETS)
+        if output:
+            output.write_text(click.unstyle(report), "utf-8")
+        else:
+            click.echo(report, nl=False)
+    except OSError as error:
+        raise UserError(f"cannot use {error.filename}: {error.strerror}") from None
+    if any(finding.level == ERROR for finding in findings):
+        sys.exit(1)
+
+
 @main.command()
 def environments() -> None:
     """Make the environments of all images now, so that runs need no network."""
