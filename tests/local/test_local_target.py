@@ -135,6 +135,22 @@ def test_a_second_run_takes_unchanged_steps_from_the_first(command_line):
     assert "produce done" in command_line("run", package, "-p", "text=other").stdout
 
 
+@dsl.component(base_image=images.DEPLOYMENT, install_kfp_package=False)
+def measure(metrics: dsl.Output[dsl.Metrics]):
+    metrics.log_metric("auc", 0.5)
+
+
+@dsl.pipeline(name="measuring")
+def measuring():
+    measure()
+
+
+def test_a_step_that_puts_out_nothing_but_metrics_is_taken_from_an_earlier_run_too(command_line):
+    package = command_line.compile(measuring)
+    command_line("run", package)
+    assert "measure cached" in command_line("run", package).stdout
+
+
 def test_a_step_whose_input_file_changed_runs_again(command_line):
     package = command_line.compile(reading)
     source = command_line.folder / "data.txt"

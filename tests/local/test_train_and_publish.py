@@ -194,7 +194,9 @@ def test_training_that_is_killed_goes_on_where_it_was(command_line):
     again = run(command_line, epochs=30, destination="models", quantizations=["float32"])
     assert again.returncode == 0, again.stdout + again.stderr
     assert "generate-statistics cached" in again.stdout
-    assert "resum" in (command_line.runs()[-1] / "logs" / "train-model.log").read_text().lower()
+    log = (command_line.runs()[-1] / "logs" / "train-model.log").read_text()
+    resumed = re.search(r"going on after epoch (\d+) from a checkpoint", log)
+    assert resumed and int(resumed[1]) >= 2
     assert (command_line.folder / "models" / "LATEST").read_text().strip() == "1"
 
 

@@ -42,7 +42,10 @@ class StepHandler(task_handler_interface.ITaskHandler):
     def run(self) -> status.Status:
         """Run the step to its end."""
         code = self.run_step(_step_name(self.full_command), self.image, self.full_command, self.env_vars)
-        return status.Status.SUCCESS if code == 0 else status.Status.FAILURE
+        if code != 0:
+            return status.Status.FAILURE
+        _touch_missing_artifacts(self.full_command)
+        return status.Status.SUCCESS
 
 
 class StepCache(cache.LocalCache):
@@ -119,6 +122,15 @@ def step_outputs(full_command: list[str]) -> dict[str, Any]:
         for artifact in value["artifacts"]
     }
     return {**written.get("parameterValues", {}), **artifacts}
+
+
+def _touch_missing_artifacts(full_command: list[str]) -> None:
+    """Give metrics, which are metadata only, an empty file: kfp's cache takes a missing file for a lost result."""
+    for output in _announced_outputs(full_command).get("artifacts", {}).values():
+        path = Path(output["artifacts"][0]["uri"])
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
 
 
 def _plain(value: Any) -> Any:
