@@ -49,6 +49,7 @@ setup(
         "filelock>=4",
         "platformdirs>=4",
         "uv>=0.5",
+        'tomli>=2; python_version < "3.11"',
     ],
     extras_require={
         "vertex": ["google-cloud-aiplatform>=1.100,<2", "google-cloud-pipeline-components>=2.22,<3"],
