@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from kfp_hybrid.components.training.train_model import building, checkpoints, serving, strategies
+from kfp_hybrid.components.training.train_model import building, checkpoints, cluster, serving, strategies
 from kfp_hybrid.components.training.train_model.checkpoints import State
 from kfp_hybrid.components.training.train_model.evaluation import Evaluator
 from kfp_hybrid.components.training.train_model.event_log import write_event_log
@@ -78,7 +78,7 @@ class Session:
             publishing(logs) as new_logs,
         ):
             trained, state = self._train(strategy, build, folder)
-            if strategies.is_chief(self._parameters.strategy):
+            if cluster.is_chief(self._parameters.strategy):
                 self._export(trained, build, schema / SCHEMA_FILE, new_model)
                 write_event_log(new_logs, state.history)
         with contextlib.suppress(OSError):
@@ -134,7 +134,7 @@ class Session:
                 "module": self._module.source if self._module else "",
                 "parameters": {**dataclasses.asdict(p), "checkpoint_dir": ""},
                 "replicas": strategy.num_replicas_in_sync,
-                "worker": strategies.worker_name(p.strategy),
+                "worker": cluster.worker_name(p.strategy),
                 "versions": [tf.__version__, keras.__version__],
             }
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kfp_hybrid.components.training.train_model import features
+from kfp_hybrid.components.training.train_model import cluster, features
 from kfp_hybrid.components.training.train_model.checkpoints import State
 from kfp_hybrid.components.training.train_model.hyperparameters import Hyperparameters
 from kfp_hybrid.components.training.train_model.training_input import read_labels
@@ -72,6 +72,8 @@ class Parameters:
             raise StepError(f"parameter strategy is {self.strategy!r}, must be one of {', '.join(STRATEGIES)}")
         if not self.train_split or self.train_split == self.eval_split:
             raise StepError(f"parameters train_split and eval_split are both {self.eval_split!r}, must name two splits")
+        if self.strategy == "multi_worker":
+            cluster.tf_config()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +130,7 @@ def train(
     if absent := [name for name in preprocessing.features if name not in data.columns]:
         raise StepError(f"the examples have no column {absent[0]!r}; make statistics and schema from the same examples")
     weights = _class_weights(data, preprocessing, parameters)
+    _log_task(data, preprocessing, parameters)
     with _quiet_tensorflow():
         from kfp_hybrid.components.training.train_model.session import Session
     session = Session(data, preprocessing, weights, module, parameters)
@@ -142,6 +145,17 @@ def train(
     if preprocessing.task == "binary":
         metadata["positive_class"] = str(preprocessing.label.classes[1])
     return Trained(_metrics(state, time.perf_counter() - started), metadata)
+
+
+def _log_task(examples: Examples, preprocessing: Preprocessing, parameters: Parameters) -> None:
+    logging.info(
+        "training on %s rows: %s of %s by %d numeric and %d categorical features",
+        f"{examples.rows(parameters.train_split):,}",
+        preprocessing.task if preprocessing.task == "regression" else f"{preprocessing.task} classification",
+        preprocessing.label.name,
+        len(preprocessing.numeric),
+        len(preprocessing.categorical),
+    )
 
 
 def _class_weights(examples: Examples, preprocessing: Preprocessing, parameters: Parameters) -> np.ndarray | None:
