@@ -13,11 +13,12 @@ import pyarrow as pa
 import tensorflow_data_validation as tfdv
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineRunner, create_runner
+from tensorflow_metadata.proto.v0 import statistics_pb2
+
 from kfp_hybrid.components.data_validation.generate_statistics.options import StatisticsOptions, slice_name
 from kfp_hybrid.components.data_validation.generate_statistics.statistics import make_generators, to_features
 from kfp_hybrid.data.examples import Examples
 from kfp_hybrid.step import StepError
-from tensorflow_metadata.proto.v0 import statistics_pb2
 
 ALL_ROWS = "All Examples"  # TFDV's name for the data set that its slices are slices of
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from kfp_hybrid.data.examples import Examples
 from kfp_hybrid.step import StepError
 

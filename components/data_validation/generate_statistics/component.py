@@ -1,6 +1,7 @@
 """The interface of generate_statistics."""
 
 from kfp import dsl
+
 from kfp_hybrid import images
 
 

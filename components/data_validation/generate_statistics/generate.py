@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import joblib
 import pyarrow.compute as pc
+
 from kfp_hybrid.components.data_validation.generate_statistics.chunks import (
     CHUNK_CELLS,
     Chunk,
@@ -28,8 +29,9 @@ from kfp_hybrid.step import StepError
 
 # TFDV takes seconds to import: it is imported where it is needed, after mistakes in the parameters have been reported.
 if TYPE_CHECKING:
-    from kfp_hybrid.components.data_validation.generate_statistics.statistics import PartialStatistics
     from tensorflow_metadata.proto.v0.statistics_pb2 import DatasetFeatureStatistics
+
+    from kfp_hybrid.components.data_validation.generate_statistics.statistics import PartialStatistics
 
 STATISTICS_FILE = "stats.pb"
 LOG_SECONDS = 5.0

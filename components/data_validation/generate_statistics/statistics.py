@@ -10,8 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from kfp_hybrid.components.data_validation.generate_statistics.options import Slice, StatisticsOptions, slice_name
-from kfp_hybrid.step import StepError
 from tensorflow_data_validation.statistics import stats_impl
 from tensorflow_data_validation.statistics.generators.basic_stats_generator import BasicStatsGenerator
 from tensorflow_data_validation.statistics.generators.stats_generator import CombinerStatsGenerator
@@ -21,6 +19,9 @@ from tensorflow_data_validation.statistics.generators.top_k_uniques_sketch_stats
 from tensorflow_data_validation.utils.example_weight_map import ExampleWeightMap
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tfx_bsl.arrow import array_util
+
+from kfp_hybrid.components.data_validation.generate_statistics.options import Slice, StatisticsOptions, slice_name
+from kfp_hybrid.step import StepError
 
 # Up to this many distinct strings in a column their number is exact, as by TFDV's default.
 EXACT_UNIQUES = 16_384

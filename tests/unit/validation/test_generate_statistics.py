@@ -13,6 +13,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorflow_metadata.proto.v0.statistics_pb2 import DatasetFeatureStatisticsList, Histogram
+
 from kfp_hybrid.components.data_validation.generate_statistics import chunks, generate
 from kfp_hybrid.components.data_validation.generate_statistics.generate import Request, generate_statistics
 from kfp_hybrid.components.data_validation.generate_statistics.options import StatisticsOptions
@@ -25,7 +27,6 @@ from kfp_hybrid.components.data_validation.generate_statistics.statistics import
 from kfp_hybrid.data import examples as examples_module
 from kfp_hybrid.data.examples import ExamplesWriter, arrow_schema
 from kfp_hybrid.step import StepError
-from tensorflow_metadata.proto.v0.statistics_pb2 import DatasetFeatureStatisticsList, Histogram
 
 EPSILON = 0.01  # the error of TFDV's quantiles, as a share of the rows
 COLUMNS = {"number": "int64", "fraction": "double", "word": "string", "nothing": "null", "weight": "double"}

@@ -8,6 +8,13 @@ import pytest
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
+from tensorflow_metadata.proto.v0.statistics_pb2 import (
+    DatasetFeatureStatistics,
+    DatasetFeatureStatisticsList,
+    FeatureNameStatistics,
+    Histogram,
+)
+
 from kfp_hybrid.components.data_validation.generate_statistics import chunks, generate
 from kfp_hybrid.components.data_validation.generate_statistics.generate import Request, generate_statistics
 from kfp_hybrid.components.data_validation.generate_statistics.statistics import EXACT_COUNTS
@@ -15,12 +22,6 @@ from kfp_hybrid.data import examples as examples_module
 from kfp_hybrid.data.csv import read_csv
 from kfp_hybrid.data.examples import ExamplesWriter
 from kfp_hybrid.step import StepError
-from tensorflow_metadata.proto.v0.statistics_pb2 import (
-    DatasetFeatureStatistics,
-    DatasetFeatureStatisticsList,
-    FeatureNameStatistics,
-    Histogram,
-)
 
 ROWS = 6000
 EPSILON = 0.01  # the error of TFDV's quantiles, as a share of the rows
