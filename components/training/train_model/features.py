@@ -263,10 +263,12 @@ def _scale(statistics: statistics_pb2.NumericStatistics) -> tuple[float, float]:
 
 
 def _deciles(statistics: statistics_pb2.NumericStatistics) -> tuple[float, ...]:
-    """Inner limits of the quantile histogram, without those that float32 cannot tell apart."""
+    """Inner limits of the quantile histogram, at most 9 and without those that float32 cannot tell apart."""
     for histogram in statistics.histograms:
         if histogram.type == statistics_pb2.Histogram.QUANTILES:
-            limits = np.asarray([bucket.high_value for bucket in histogram.buckets[:-1]], np.float32)
+            count = len(histogram.buckets)
+            last = {count * i // 10 for i in range(1, 10)} - {0}  # buckets below each decile
+            limits = np.asarray([histogram.buckets[i - 1].high_value for i in sorted(last)], np.float32)
             return tuple(np.unique(limits[np.isfinite(limits)]).tolist())
     return ()
 

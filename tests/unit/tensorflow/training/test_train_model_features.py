@@ -40,6 +40,18 @@ def test_constants_of_numbers_are_those_of_the_statistics(make):
     assert distance.boundaries == pytest.approx(np.quantile(np.arange(200), np.arange(0.1, 1, 0.1)))
 
 
+@pytest.mark.parametrize(
+    ("buckets", "expected"), [(1, []), (4, [1, 2, 3]), (10, range(1, 10)), (100, range(10, 91, 10))]
+)
+def test_deciles_come_from_quantile_histograms_of_any_size(describe, infer, buckets, expected):
+    statistics = describe(COLUMNS)
+    histogram = statistics.features[0].num_stats.histograms[0]
+    del histogram.buckets[:]
+    for i in range(buckets):
+        histogram.buckets.add(low_value=i, high_value=i + 1)
+    assert make_preprocessing(statistics, infer(COLUMNS), "late").numeric[0].boundaries == tuple(expected)
+
+
 def test_equal_deciles_become_one_boundary(make):
     speed = feature(make(), "speed")
     assert list(speed.boundaries) == sorted(set(speed.boundaries))
