@@ -38,7 +38,7 @@ def run(command: Sequence[str]) -> Measured:
         while process.poll() is None:
             peak = max(peak, sum(map(_resident_bytes, _tree(process.pid))))
             time.sleep(SAMPLE_SECONDS)
-        output = process.stdout.read()
+        output, _ = process.communicate()
     seconds = time.monotonic() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
