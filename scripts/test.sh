@@ -15,7 +15,7 @@ unit_tests_of() {
 
 # The two long ones side by side: each keeps one core busy.
 validation_output=$(mktemp)
-trap 'rm -f "$validation_output"' EXIT
+trap 'rm -f "$validation_output"; kill $(jobs -p) 2>/dev/null || true' EXIT
 unit_tests_of validation "$@" > "$validation_output" 2>&1 &
 validation=$!
 status=0

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
-from kfp_hybrid.step import StepError
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+
+from kfp_hybrid.step import StepError
 
 STATISTICS_FILE = "stats.pb"
 SCHEMA_FILE = "schema.pbtxt"

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from kfp_hybrid.data.column_types import INT64_LIMIT, wider
 from kfp_hybrid.data.examples import TYPES, arrow_schema
 from kfp_hybrid.data.reading import BadRow, Chunk

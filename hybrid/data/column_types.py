@@ -8,6 +8,7 @@ are no dates, no booleans, and no words that mean "missing".
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from kfp_hybrid.data.examples import TYPES
 
 ORDER = ("null", "int64", "double", "string")

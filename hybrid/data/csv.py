@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+
 from kfp_hybrid.data.column_types import INT64_LIMIT, ORDER, narrowest, parse
 from kfp_hybrid.data.examples import TYPES, arrow_schema
 from kfp_hybrid.data.reading import BadRow, Chunk, TypesWidened, final_types, require_same_columns, widen

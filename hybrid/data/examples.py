@@ -26,6 +26,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from kfp_hybrid.step import StepError
 
 FORMAT = "kfp-hybrid/examples"

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from kfp_hybrid.data.arrow_columns import column_type, to_chunk
 from kfp_hybrid.data.reading import Chunk, require_same_columns, widen
 from kfp_hybrid.data.sources import Source

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
 import pyarrow as pa
+
 from kfp_hybrid.data.column_types import wider
 from kfp_hybrid.step import StepError
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+
 from kfp_hybrid.data.arrow_columns import to_chunk
 from kfp_hybrid.data.reading import BadRow, Chunk, TypesWidened, widen
 from kfp_hybrid.data.sources import Source

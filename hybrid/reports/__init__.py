@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+
 from kfp_hybrid import __version__
 from kfp_hybrid.reports import geometry, text
 

@@ -1,6 +1,7 @@
 """The interface of ingest_examples."""
 
 from kfp import dsl
+
 from kfp_hybrid import images
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from kfp_hybrid.components.data_processing.ingest_examples.splitting import (
     NO_SPLIT,
     Splitter,

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from kfp_hybrid.components.data_processing.ingest_examples.row_hash import hash_rows
 from kfp_hybrid.data.column_types import text_type
 from kfp_hybrid.data.reading import Chunk

@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from kfp_hybrid.step import StepError
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+
+from kfp_hybrid.step import StepError
 
 TRAINING = "TRAINING"
 _NUMERIC = (schema_pb2.INT, schema_pb2.FLOAT)

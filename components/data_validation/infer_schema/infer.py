@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+
 from kfp_hybrid.components.data_validation import artifacts
 from kfp_hybrid.components.data_validation.infer_schema import constraints as json_constraints
 from kfp_hybrid.components.data_validation.infer_schema import overrides as proto_overrides
 from kfp_hybrid.components.data_validation.infer_schema.differences import differences
 from kfp_hybrid.step import StepError
-from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 DIFFERENCES_FILE = "diff.txt"
 

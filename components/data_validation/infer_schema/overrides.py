@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from kfp_hybrid.step import StepError
 from tensorflow_metadata.proto.v0 import schema_pb2
+
+from kfp_hybrid.step import StepError
 
 
 def check(overrides: schema_pb2.Schema, features: Iterable[str]) -> None:

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+
 from kfp_hybrid import reports
 from kfp_hybrid.components.data_validation import artifacts
 from kfp_hybrid.components.data_validation.validate_statistics import distributions
 from kfp_hybrid.components.data_validation.validate_statistics.severity import ERROR, WARNING
 from kfp_hybrid.components.data_validation.validate_statistics.validate import Distance, Finding, Side, Validation
 from kfp_hybrid.reports.text import elide, number
-from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 MOST_SIDES = 4
 _VALUES_SHOWN = 8

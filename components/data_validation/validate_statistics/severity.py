@@ -4,8 +4,9 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kfp_hybrid.step import StepError
 from tensorflow_metadata.proto.v0 import anomalies_pb2
+
+from kfp_hybrid.step import StepError
 
 ERROR, WARNING, IGNORE = "error", "warning", "ignore"
 LEVELS = (ERROR, WARNING, IGNORE)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+
 from kfp_hybrid.components.data_validation import artifacts
 from kfp_hybrid.components.data_validation.validate_statistics.severity import (
     DEFAULT_WARNINGS,
@@ -19,7 +21,6 @@ from kfp_hybrid.components.data_validation.validate_statistics.severity import (
 )
 from kfp_hybrid.reports.text import elide
 from kfp_hybrid.step import StepError
-from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 DRIFT, SKEW = "drift", "skew"
 NO_ROWS = "NO_DATA_IN_SPAN"

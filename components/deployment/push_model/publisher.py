@@ -26,6 +26,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import filelock
+
 from kfp_hybrid.components.deployment.push_model import content
 from kfp_hybrid.components.deployment.push_model.content import Checksum
 from kfp_hybrid.step import StepError

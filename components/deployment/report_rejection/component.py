@@ -1,6 +1,7 @@
 """The interface of report_rejection."""
 
 from kfp import dsl
+
 from kfp_hybrid import images
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from kfp_hybrid.components.evaluation.evaluate_model.evaluation import Evaluation
 from kfp_hybrid.components.evaluation.evaluate_model.metrics import (
     METRICS,

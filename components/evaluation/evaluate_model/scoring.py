@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from kfp_hybrid.components.evaluation.evaluate_model.metrics import (
     BinaryScores,
     MulticlassScores,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+
 from kfp_hybrid.preprocessing import FILE_NAME, Preprocessing
 from kfp_hybrid.step import StepError
 

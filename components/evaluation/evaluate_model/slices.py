@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from kfp_hybrid.reports.text import elide
 from kfp_hybrid.step import StepError
 

@@ -9,6 +9,7 @@ import pydantic
 import pytest
 import yaml
 from kfp import compiler
+
 from kfp_hybrid import catalog
 
 FOLDERS = catalog.folders()

@@ -6,6 +6,7 @@ import types
 from pathlib import Path
 
 import pytest
+
 from kfp_hybrid.components.deployment.push_model import publisher
 from kfp_hybrid.components.deployment.push_model.publisher import (
     NotBlessedError,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import filelock
 import pytest
+
 from kfp_hybrid.components.deployment.push_model import publisher
 from kfp_hybrid.components.deployment.push_model.publisher import latest_version, list_versions, rollback
 from kfp_hybrid.step import StepError, step

@@ -9,6 +9,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
 from kfp_hybrid.components.deployment.push_model import content, publisher
 from kfp_hybrid.components.deployment.push_model.content import Checksum
 

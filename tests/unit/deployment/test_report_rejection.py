@@ -1,4 +1,5 @@
 import pytest
+
 from kfp_hybrid.components.deployment.report_rejection.rejection import report
 from kfp_hybrid.step import StepError
 

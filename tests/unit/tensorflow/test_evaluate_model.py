@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 from kfp.dsl import Artifact, ClassificationMetrics, Metrics
+
 from kfp_hybrid.components.evaluation.evaluate_model.evaluate import evaluate_model
 from kfp_hybrid.data.examples import ExamplesWriter
 from kfp_hybrid.preprocessing import Label, Numeric, Preprocessing

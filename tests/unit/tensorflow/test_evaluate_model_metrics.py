@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kfp_hybrid.components.evaluation.evaluate_model.metrics import (
     BINARY,
     MULTICLASS,

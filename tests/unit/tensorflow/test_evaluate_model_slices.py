@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kfp_hybrid.components.evaluation.evaluate_model import slices
 from kfp_hybrid.components.evaluation.evaluate_model.slices import MISSING, MOST_DISTINCT_NUMBERS, slice_column
 from kfp_hybrid.step import StepError

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kfp_hybrid.components.evaluation.evaluate_model.metrics import METRICS
 from kfp_hybrid.components.evaluation.evaluate_model.thresholds import (
     DEFAULTS,

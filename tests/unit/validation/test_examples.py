@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kfp_hybrid.data.examples import Examples, ExamplesWriter
 from kfp_hybrid.step import StepError
 

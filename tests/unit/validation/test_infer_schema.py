@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+
 from kfp_hybrid.components.data_validation.infer_schema.infer import Inference, infer_schema
 from kfp_hybrid.step import StepError
-from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 FLIGHTS = pd.DataFrame(
     {

@@ -4,9 +4,10 @@ import copy
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorflow_metadata.proto.v0 import schema_pb2
+
 from kfp_hybrid.components.data_validation.infer_schema.differences import differences
 from kfp_hybrid.components.data_validation.infer_schema.overrides import merge
-from tensorflow_metadata.proto.v0 import schema_pb2
 
 NAMES = ["a", "b", "c"]
 texts = st.sampled_from(["x", "y", "z", "<&>", "ä"])

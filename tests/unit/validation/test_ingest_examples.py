@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from kfp_hybrid.components.data_processing.ingest_examples import ingest
 from kfp_hybrid.components.data_processing.ingest_examples.ingest import Request, ingest_examples
 from kfp_hybrid.data.examples import Examples

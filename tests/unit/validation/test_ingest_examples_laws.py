@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kfp_hybrid.components.data_processing.ingest_examples.ingest import Request, ingest_examples
 from kfp_hybrid.components.data_processing.ingest_examples.row_hash import hash_rows
 from kfp_hybrid.data.examples import Examples

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kfp_hybrid.data import records
 from kfp_hybrid.data.column_types import text_type
 from kfp_hybrid.data.csv import CsvReader, read_csv

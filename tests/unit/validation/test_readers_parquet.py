@@ -4,6 +4,7 @@ import decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from kfp_hybrid.data.parquet import ParquetReader
 from kfp_hybrid.data.reading import with_types
 from kfp_hybrid.data.sources import resolve

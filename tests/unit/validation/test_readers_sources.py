@@ -4,6 +4,7 @@ import stat
 import zipfile
 
 import pytest
+
 from kfp_hybrid.data.sources import Source, choose_format, resolve
 from kfp_hybrid.step import StepError
 

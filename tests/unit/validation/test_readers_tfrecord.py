@@ -3,6 +3,7 @@ import struct
 
 import pyarrow as pa
 import pytest
+
 from kfp_hybrid.data.reading import with_types
 from kfp_hybrid.data.sources import resolve
 from kfp_hybrid.data.tfrecord import TFRecordReader, masked_crc32c

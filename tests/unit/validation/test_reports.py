@@ -8,6 +8,7 @@ import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from kfp_hybrid.reports import geometry, render, text
 
 numbers = st.floats(min_value=-1e12, max_value=1e12, allow_nan=False)

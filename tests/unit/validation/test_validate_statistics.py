@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+
 from kfp_hybrid.components.data_validation.infer_schema.infer import infer_schema
 from kfp_hybrid.components.data_validation.validate_statistics import severity, validate
 from kfp_hybrid.components.data_validation.validate_statistics.validate import Validation
 from kfp_hybrid.step import StepError
-from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 ROWS = 400
 DRIFT = {"drift_threshold": 0.1}

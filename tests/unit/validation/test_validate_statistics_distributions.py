@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorflow_metadata.proto.v0 import statistics_pb2
+
 from kfp_hybrid.components.data_validation.validate_statistics.distributions import (
     BINS,
     Distribution,
@@ -15,7 +17,6 @@ from kfp_hybrid.components.data_validation.validate_statistics.distributions imp
     distribution,
     text_shares,
 )
-from tensorflow_metadata.proto.v0 import statistics_pb2
 
 INT, FLOAT = statistics_pb2.FeatureNameStatistics.INT, statistics_pb2.FeatureNameStatistics.FLOAT
 STANDARD, QUANTILES = statistics_pb2.Histogram.STANDARD, statistics_pb2.Histogram.QUANTILES

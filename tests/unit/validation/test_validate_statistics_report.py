@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tensorflow_metadata.proto.v0 import statistics_pb2
+
 from kfp_hybrid.components.data_validation.infer_schema.infer import infer_schema
 from kfp_hybrid.components.data_validation.validate_statistics.report import write_report
 from kfp_hybrid.components.data_validation.validate_statistics.validate import validate_statistics
-from tensorflow_metadata.proto.v0 import statistics_pb2
 
 EVIL = "<script>alert('x')</script>"
 NUMBERS, TEXTS = 60, 40
