@@ -14,7 +14,6 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from kfp_hybrid.errors import UserError
 
-Spec = pipeline_spec_pb2.PipelineSpec
 ParameterType = pipeline_spec_pb2.ParameterType
 
 
@@ -30,7 +29,7 @@ class Step:
 class Package:
     """A compiled pipeline package, read from its YAML file."""
 
-    def __init__(self, spec: Spec, text: str) -> None:
+    def __init__(self, spec: pipeline_spec_pb2.PipelineSpec, text: str) -> None:
         self.spec = spec
         self.text = text
 
@@ -44,7 +43,7 @@ class Package:
         try:
             text = path.read_text(encoding="utf-8")
             documents = list(yaml.safe_load_all(text))
-            spec = json_format.ParseDict(_pipeline_document(documents), Spec())
+            spec = json_format.ParseDict(_pipeline_document(documents), pipeline_spec_pb2.PipelineSpec())
         except FileNotFoundError:
             raise UserError(f"there is no package {path}; compile the pipeline first") from None
         except (yaml.YAMLError, json_format.ParseError, UnicodeDecodeError, ValueError) as error:

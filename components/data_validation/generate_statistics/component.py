@@ -23,9 +23,6 @@ def generate_statistics(
 
     Args:
         examples: Examples to describe (from ingest_examples).
-        statistics: A directory with stats.pb, a DatasetFeatureStatisticsList as every TFDV tool reads it: one entry per
-            split, named like it, and one per slice, named <split>/<column>_<value>. Metadata: rows_<split>, features,
-            slices, seconds.
         slice_columns: Columns of strings or integers; each of their values gets statistics of its own. Rows without a
             value are in no slice.
         max_slices: The most values that a slice column may have; more fail the step before anything is computed.
@@ -39,6 +36,11 @@ def generate_statistics(
             depend on it.
         beam_options: Apache Beam pipeline options, as {"runner": "FlinkRunner", "flink_master": "host:8081"}, for data
             beyond one machine: TFDV's Beam transform then does the work on that runner. Empty uses this machine.
+
+    Returns:
+        statistics: A directory with stats.pb, a DatasetFeatureStatisticsList as every TFDV tool reads it: one entry per
+            split, named like it, and one per slice, named <split>/<column>_<value>. Metadata: rows_<split>, features,
+            slices, seconds.
     """
     from kfp_hybrid.components.data_validation.generate_statistics.generate import Request, generate_statistics
     from kfp_hybrid.step import step

@@ -22,8 +22,6 @@ def infer_schema(
 
     Args:
         statistics: Statistics as generate_statistics writes them.
-        schema: Directory with schema.pbtxt (tensorflow.metadata.v0.Schema as text proto), and diff.txt when a
-            curated schema was given. Metadata: features, split, curated and, when curated, differences.
         curated_schema: A schema to keep as it is; its differences from the inferred one are written to diff.txt
             and the log.
         split: The split to infer from.
@@ -34,6 +32,10 @@ def infer_schema(
             schema and the constraints.
         curated_schema_text: As curated_schema, given as text proto or as the path of a schema.pbtxt.
         max_domain_size: A text feature with more distinct values than this may hold any text.
+
+    Returns:
+        schema: Directory with schema.pbtxt (tensorflow.metadata.v0.Schema as text proto), and diff.txt when a
+            curated schema was given. Metadata: features, split, curated and, when curated, differences.
     """
     from pathlib import Path
 

@@ -27,11 +27,6 @@ def validate_statistics(
         statistics: Statistics of the data to validate (from generate_statistics). Every split is validated; slices are
             not.
         schema: What the data must agree with (from infer_schema).
-        anomalies: A directory with one <split>.pbtxt per split, tensorflow.metadata.v0.Anomalies as text proto.
-            Metadata: valid, errors, warnings.
-        report: What was found, and all data sets side by side, in one HTML page.
-        metrics: errors, warnings, ignored, features_with_anomalies, and where data were compared largest_drift_distance
-            and largest_skew_distance.
         serving_statistics: Statistics of serving data, to detect skew. A split is compared with the split of the same
             name, or with the only one.
         previous_statistics: Statistics of a previous span, to detect drift. Splits are matched in the same way.
@@ -44,6 +39,11 @@ def validate_statistics(
             succeeds, and `valid` says what was found.
 
     Returns:
+        anomalies: A directory with one <split>.pbtxt per split, tensorflow.metadata.v0.Anomalies as text proto.
+            Metadata: valid, errors, warnings.
+        report: What was found, and all data sets side by side, in one HTML page.
+        metrics: errors, warnings, ignored, features_with_anomalies, and where data were compared largest_drift_distance
+            and largest_skew_distance.
         valid: Whether no anomaly is an error.
         reason: One sentence that says what was found and names the worst feature and its split.
     """

@@ -39,10 +39,6 @@ def export_tflite(
     Args:
         model: The SavedModel: one of train_model, or any whose serving_default takes numeric columns only.
         examples: The examples that the variants are compared and calibrated on.
-        bundle: The edge bundle of the selected variant: model.tflite, preprocessing constants, labels, samples for a
-            self-test, and a manifest with checksums and what was measured. Without one it only says why.
-        metrics: Size, agreement and latency of every variant.
-        report: All of that as a page, with the verdict on top.
         quantizations: The variants to make: float32, dynamic_range (int8 weights), float16 (float16 weights), int8
             (weights and activations).
         select: Which accepted variant goes into the bundle: smallest, fastest, most-accurate, or the name of the only
@@ -66,6 +62,10 @@ def export_tflite(
         fail_if_rejected: Fail the step when no variant is accepted; otherwise it succeeds with accepted = False.
 
     Returns:
+        bundle: The edge bundle of the selected variant: model.tflite, preprocessing constants, labels, samples for a
+            self-test, and a manifest with checksums and what was measured. Without one it only says why.
+        metrics: Size, agreement and latency of every variant.
+        report: All of that as a page, with the verdict on top.
         accepted: Whether a variant was accepted and bundled.
         reason: Which one and with what numbers, or why there is none, in one sentence.
     """

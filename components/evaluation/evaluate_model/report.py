@@ -256,7 +256,7 @@ def _multiclass_drawings(
         "confusion": [{"cells": row, "rows": sum(row)} for row in matrix],
         "per_class": sorted(per_class, key=lambda row: row["f1"] or 0)[:MOST_ROWS],
         "all_classes": len(per_class),
-        "most_rows": max(row["rows"] for row in per_class),
+        "most_rows": max(int(row["rows"] or 0) for row in per_class),
     }
 
 

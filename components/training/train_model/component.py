@@ -41,9 +41,6 @@ def train_model(
         schema: Schema of the examples; decides which columns are features (those known in the environment SERVING) and
             lists values of categorical ones.
         label: Name of the label column.
-        model: SavedModel with the signatures serving_default (raw features) and core (preprocessed features).
-        logs: TensorBoard logs of the training.
-        metrics: Losses and metrics of the published weights, epochs, examples per second, seconds.
         task: binary, multiclass or regression; auto decides by the label. A string label, or an integer label that the
             schema marks as categorical, is classified; so are integers 0 and 1; any other number is a regression.
         features: Names of the features to use; empty for all that are suitable.
@@ -69,6 +66,11 @@ def train_model(
         memory_mb: MiB that preprocessed rows may occupy; rows that need more are read again in each epoch.
         checkpoint_dir: Folder for checkpoints, from which an interrupted run with the same data and parameters goes on;
             empty for KFP_HYBRID_CHECKPOINTS if set, otherwise a folder beside the output.
+
+    Returns:
+        model: SavedModel with the signatures serving_default (raw features) and core (preprocessed features).
+        logs: TensorBoard logs of the training.
+        metrics: Losses and metrics of the published weights, epochs, examples per second, seconds.
     """
     from kfp_hybrid.components.training.train_model.training import Parameters, train
     from kfp_hybrid.step import step
