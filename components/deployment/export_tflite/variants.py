@@ -192,7 +192,9 @@ def explain(variants: list[Variant], selected: Variant | None, policy: str, spli
         return f"rejected: {who}: {rejected}"
     accepted = sum(v.accepted for v in variants)
     why = f"the {policy} of {accepted} accepted" if policy in POLICIES else "as wanted"
-    tail = f"; rejected: {rejected}" if rejected else ""
+    others = ", ".join(f"{v.quantization} {v.size:,}" for v in variants if v.accepted and v is not selected)
+    tail = f"; other sizes: {others}" if others else ""
+    tail += f"; rejected: {rejected}" if rejected else ""
     return f"accepted: {selected.quantization}, {why}, {_describe(selected, split)}{tail}"
 
 

@@ -42,14 +42,10 @@ class Run:
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     """step -> output name -> the value of a parameter, or an `OutputArtifact`"""
 
-    def artifacts(self, type_name: str) -> list[tuple[str, str, OutputArtifact]]:
-        """(step, output name, artifact) of every artifact of a type such as `system.HTML`."""
-        return [
-            (step, name, value)
-            for step, outputs in self.outputs.items()
-            for name, value in outputs.items()
-            if isinstance(value, OutputArtifact) and value.type == type_name
-        ]
+    def reports(self) -> dict[str, Path]:
+        """Each step's HTML report, under a name that a browser takes for a page."""
+        folder = self.folder / "reports"
+        return {step: path for step in self.outputs if (path := folder / f"{step}.html").is_file()}
 
     def log(self, step: str) -> Path:
         """The file that holds everything `step` printed."""
@@ -139,6 +135,7 @@ class _Running:
                     ) from None
             finally:
                 shutil.rmtree(folder / "scratch", ignore_errors=True)
+                _copy_reports(self.run)
         return self.run
 
     def _run_step(self, step: str, image: str, command: list[str], variables: dict[str, str]) -> int:
@@ -229,6 +226,15 @@ def _with_a_component_per_task(package: Package) -> str:
     while f"comp-{spec.pipeline_info.name}" in spec.components:  # kfp would take that component for the pipeline
         spec.pipeline_info.name += "-pipeline"
     return yaml.safe_dump(json_format.MessageToDict(spec), sort_keys=False)
+
+
+def _copy_reports(run: Run) -> None:
+    """KFP stores an HTML artifact under its bare name, also that of a cached step; copies get one that opens."""
+    for step, outputs in run.outputs.items():
+        for artifact in outputs.values():
+            if isinstance(artifact, OutputArtifact) and artifact.type == dsl.HTML.schema_title:
+                (run.folder / "reports").mkdir(exist_ok=True)
+                shutil.copyfile(artifact.path, run.folder / "reports" / f"{step}.html")
 
 
 def _explain_signal(status: int, log: Path) -> None:
