@@ -123,14 +123,18 @@ def lint_package(pipeline: str, targets: tuple[str, ...], form: str, output: Pat
     from kfp_hybrid.lint.output import FORMATS
 
     try:
-        findings = lint(_package(pipeline, _local_target()), targets or TARGETS)
-        report = FORMATS[form](findings, pipeline, targets or TARGETS)
+        package = _package(pipeline, _local_target())
+    except OSError as error:
+        raise UserError(f"cannot read {pipeline}: {error.strerror}") from None
+    findings = lint(package, targets or TARGETS)
+    report = FORMATS[form](findings, pipeline, targets or TARGETS)
+    try:
         if output:
             output.write_text(click.unstyle(report), "utf-8")
         else:
             click.echo(report, nl=False)
     except OSError as error:
-        raise UserError(f"cannot use {error.filename}: {error.strerror}") from None
+        raise UserError(f"cannot write {output or 'the findings'}: {error.strerror}") from None
     if any(finding.level == ERROR for finding in findings):
         sys.exit(1)
 
@@ -249,8 +253,8 @@ def _report(run: "Run", console: Console) -> None:
         reason = outputs.get("reason")
         if isinstance(reason, str):
             console.print(f"[bold]{step}[/]: {reason}", highlight=False, soft_wrap=True)
-    for step, _, artifact in run.artifacts("system.HTML"):
-        click.echo(f"report of {step}: {artifact.path}")
+    for step, report in run.reports().items():
+        click.echo(f"report of {step}: {report}")
     click.echo(f"run: {run.folder}")
 
 
