@@ -9,7 +9,7 @@ from kfp_hybrid.lint.spec import Pipeline, Task
 KUBEFLOW_SCHEMES = {"gs", "s3", "minio", "mem", "oci"}
 NOT_ON_VERTEX = {"s3", "minio", "mem", "oci", "file", ""}
 UNCOMPILED = "{{channel:"  # what kfp makes of a parameter inside an f-string that becomes an importer's URI
-SAVING = ("save", "export", "write", "open")
+SAVING = ("save", "export", "open")
 
 
 @rule(
