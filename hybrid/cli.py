@@ -122,10 +122,7 @@ def lint_package(pipeline: str, targets: tuple[str, ...], form: str, output: Pat
     from kfp_hybrid.lint import ERROR, TARGETS, lint
     from kfp_hybrid.lint.output import FORMATS
 
-    try:
-        package = _package(pipeline, _local_target())
-    except OSError as error:
-        raise UserError(f"cannot read {pipeline}: {error.strerror}") from None
+    package = _package(pipeline, _local_target())
     findings = lint(package, targets or TARGETS)
     report = FORMATS[form](findings, pipeline, targets or TARGETS)
     try:

@@ -46,6 +46,8 @@ class Package:
             spec = json_format.ParseDict(_pipeline_document(documents), pipeline_spec_pb2.PipelineSpec())
         except FileNotFoundError:
             raise UserError(f"there is no package {path}; compile the pipeline first") from None
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from None
         except (yaml.YAMLError, json_format.ParseError, UnicodeDecodeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path} is not a compiled KFP v2 pipeline: {reason}") from None

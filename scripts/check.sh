@@ -15,3 +15,4 @@ ln -s "$PWD"/hybrid/* "$PWD"/components "$PWD"/pipelines "$links"/
 (cd .cache/types && ../../.venv/bin/mypy --config-file ../../pyproject.toml --cache-dir ../mypy -p kfp_hybrid)
 
 .venv/bin/python -m kfp_hybrid.catalog --check
+.venv/bin/python -m kfp_hybrid.lint.docs --check docs/lint.md

@@ -95,6 +95,11 @@ def test_a_missing_package_is_refused(tmp_path):
         Package.load(tmp_path / "absent.yaml")
 
 
+def test_a_folder_is_no_package(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read .*: Is a directory"):
+        Package.load(tmp_path)
+
+
 def test_platform_settings_in_a_second_document_are_passed_over(package, tmp_path):
     (tmp_path / "two.yaml").write_text(package.text + "\n---\nplatforms:\n  kubernetes: {}\n")
     assert Package.load(tmp_path / "two.yaml").name == "sample"
