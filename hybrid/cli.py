@@ -252,6 +252,10 @@ def _report(run: "Run", console: Console) -> None:
             console.print(f"[bold]{step}[/]: {reason}", highlight=False, soft_wrap=True)
     for step, report in run.reports().items():
         click.echo(f"report of {step}: {report}")
+    for outputs in run.outputs.values():
+        pushed = outputs.get("pushed")  # what push_model puts out
+        if pushed and pushed.metadata.get("pushed"):
+            click.echo(f"model: {Path(pushed.metadata['destination']) / str(int(pushed.metadata['version']))}")
     click.echo(f"run: {run.folder}")
 
 
