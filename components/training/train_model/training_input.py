@@ -22,6 +22,7 @@ from kfp_hybrid.step import StepError
 LABEL = "label"
 WEIGHT = "weight"
 ROWS = "rows"
+PREPROCESSED_ROWS = 16_384  # at once: more would leave the processor's cache, fewer would repeat the overhead
 
 Arrays = dict[str, np.ndarray]  # the groups of Preprocessing.transform, the label, and the weight if there is one
 
@@ -189,18 +190,20 @@ class TrainingInput:
                 yield following.result()
 
     def _load(self, row_groups: list["_RowGroup"]) -> Arrays:
-        return _concatenate([self._read(group) for group in row_groups])
+        return _concatenate([arrays for group in row_groups for arrays in self._read(group)])
 
-    def _read(self, group: "_RowGroup") -> Arrays:
+    def _read(self, group: "_RowGroup") -> Iterator[Arrays]:
         try:
             with pq.ParquetFile(group.file) as parquet:
-                table = parquet.read_row_group(group.index, columns=self._columns)
+                # One thread, because another one is training.
+                table = parquet.read_row_group(group.index, columns=self._columns, use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise StepError(f"cannot read {group.file}: {error}; run ingest_examples again") from None
-        arrays = preprocess(table.combine_chunks().to_batches()[0], self._preprocessing)
-        if self._class_weights is not None:
-            arrays[WEIGHT] = self._class_weights[arrays[LABEL]]
-        return arrays
+        for batch in table.to_batches(max_chunksize=PREPROCESSED_ROWS):
+            arrays = preprocess(batch, self._preprocessing)
+            if self._class_weights is not None:
+                arrays[WEIGHT] = self._class_weights[arrays[LABEL]]
+            yield arrays
 
     def _layout(self) -> dict[str, tuple[tuple[int, ...], Any]]:
         """Shape of one row and type, by array."""
