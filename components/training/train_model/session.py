@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -18,9 +19,10 @@ from kfp_hybrid.components.training.train_model.fitting import Schedule, Trainer
 from kfp_hybrid.components.training.train_model.publishing import publishing
 from kfp_hybrid.components.training.train_model.training import Parameters
 from kfp_hybrid.components.training.train_model.training_input import TrainingInput
-from kfp_hybrid.components.training.train_model.user_module import UserModule
+from kfp_hybrid.components.training.train_model.user_module import UserModule, user_error
 from kfp_hybrid.data.examples import Examples
 from kfp_hybrid.preprocessing import Preprocessing
+from kfp_hybrid.step import StepError
 
 CHECKED_ROWS = 1024
 
@@ -77,10 +79,12 @@ class Session:
             publishing(model) as new_model,
             publishing(logs) as new_logs,
         ):
-            trained, state = self._train(strategy, build, folder)
+            with _errors_of(self._module):
+                trained, state = self._train(strategy, build, folder)
             if cluster.is_chief(self._parameters.strategy):
-                self._export(trained, build, schema / SCHEMA_FILE, new_model)
-                write_event_log(new_logs, state.history)
+                with _errors_of(self._module), _write_errors(model):
+                    self._export(trained, build, schema / SCHEMA_FILE, new_model)
+                    write_event_log(new_logs, state.history)
         with contextlib.suppress(OSError):
             checkpoint_base.rmdir()  # if nobody else has checkpoints there
         return state
@@ -115,7 +119,11 @@ class Session:
     def _export(self, trained: keras.Model, build: building.Build, schema: Path, folder: Path) -> None:
         # Built anew, because what is served is neither distributed nor of mixed precision.
         served = build()
-        served.set_weights(trained.get_weights())
+        try:
+            served.set_weights(trained.get_weights())
+        except ValueError as error:
+            what = " ".join(str(error).split())[:200]
+            raise StepError(f"build_model must build the same model each time, but did not: {what}") from None
         serving.export(served, self._preprocessing, schema, folder)
         serving.check_no_skew(folder, self._preprocessing, self._real_rows())
 
@@ -138,3 +146,25 @@ class Session:
                 "versions": [tf.__version__, keras.__version__],
             }
         )
+
+
+@contextlib.contextmanager
+def _errors_of(module: UserModule | None) -> Iterator[None]:
+    """Report what a user's model raises while it is trained or traced as an error of the user's module."""
+    try:
+        yield
+    except (StepError, OSError, tf.errors.OpError):
+        raise
+    except Exception as error:
+        if module is None:
+            raise
+        raise user_error(module.name, module.file, error) from error
+
+
+@contextlib.contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        what = " ".join(str(error).split())[:300]
+        raise StepError(f"cannot write {path}: {what}; check its permissions and space") from None

@@ -117,7 +117,10 @@ def user_error(name: str, file: str, error: Exception) -> StepError:
     """
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename == file] or frames[-1:]
-    what = " ".join(str(error).split()) or "no message"
+    text = str(error)
+    if text.startswith("in user code:"):  # what AutoGraph makes of it: the traceback, then the error
+        text = text.rpartition(f"{type(error).__name__}: ")[2]
+    what = " ".join(text.split()) or "no message"
     return StepError(f"module {name}, line {own[-1].lineno}: {type(error).__name__}: {what[:500]}")
 
 

@@ -341,6 +341,40 @@ def test_a_user_model_that_cannot_be_trained_is_refused_before_training(fit, bod
     assert "\n" not in str(error.value)
 
 
+def test_a_user_model_that_fails_only_in_training_is_reported_with_its_line(fit):
+    module = """
+import keras
+
+class Fails(keras.layers.Layer):
+    def call(self, x, training=False):
+        if training:
+            raise RuntimeError("not today")
+        return x
+
+def build_model(preprocessing, hyperparameters):
+    x = keras.Input((len(preprocessing.numeric),), name="numeric")
+    return keras.Model(x, keras.layers.Dense(1, "sigmoid")(Fails()(x)))
+"""
+    with pytest.raises(StepError, match=r"module <module>, line 7: RuntimeError: .*not today") as error:
+        fit(module=module)
+    assert "\n" not in str(error.value)
+
+
+def test_a_user_model_that_comes_out_different_each_time_is_refused(fit):
+    module = """
+import itertools
+import keras
+
+widths = itertools.count(4)
+
+def build_model(preprocessing, hyperparameters):
+    x = keras.Input((len(preprocessing.numeric),), name="numeric")
+    return keras.Model(x, keras.layers.Dense(1, "sigmoid")(keras.layers.Dense(next(widths))(x)))
+"""
+    with pytest.raises(StepError, match="build_model must build the same model each time"):
+        fit(module=module)
+
+
 def test_a_nan_loss_fails_with_epoch_and_batch(write, make_flights, fit):
     # 4,000 rows are 16 batches of 256; the model breaks in its 20th step: epoch 2, batch 4.
     module = """

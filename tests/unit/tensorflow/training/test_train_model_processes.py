@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,9 @@ import tensorflow as tf
 PROGRAM = """
 import json, os, sys
 devices = int(os.environ.get("TEST_DEVICES", "1"))
+if "TEST_FILE_BYTES" in os.environ:
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["TEST_FILE_BYTES"]),) * 2)
 if devices > 1:
     import tensorflow as tf
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -174,6 +178,16 @@ def test_two_workers_learn_what_one_device_learns_and_the_chief_publishes(start,
     assert not (tmp_path / "worker1" / "model").exists()
     for ours, theirs in zip(weights(tmp_path / "one"), weights(tmp_path / "worker0"), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=0.02)
+
+
+@pytest.mark.parametrize(("limit", "what"), [(10_000, "cannot write a checkpoint"), (110_000, "cannot write .*model:")])
+def test_a_full_disk_is_one_line_and_leaves_no_half_model(start, tmp_path, limit, what):
+    process = start("full", {"TEST_FILE_BYTES": str(limit)}, epochs=1, checkpoint_dir=str(tmp_path / "checkpoints"))
+    _, log = process.communicate(timeout=120)
+    assert process.returncode == 1, log
+    assert re.match(f"error: {what}", log.splitlines()[-1]), log
+    assert "Traceback" not in log
+    assert list((tmp_path / "full").iterdir()) == []
 
 
 @pytest.mark.parametrize(
