@@ -53,10 +53,6 @@ class Progress:
             if skipped:
                 self._console.print(f"skipped: {', '.join(skipped)}", highlight=False, soft_wrap=True)
 
-    def notify(self, message: str) -> None:
-        """Say something above the table."""
-        self._console.print(message, highlight=False, soft_wrap=True)
-
     def started(self, name: str) -> None:
         """The step `name` has started."""
         self.steps[name] = StepProgress("running", time.monotonic())
