@@ -139,9 +139,10 @@ def lint_package(pipeline: str, targets: tuple[str, ...], form: str, output: Pat
 @main.command()
 def environments() -> None:
     """Make the environments of all images now, so that runs need no network."""
-    from kfp_hybrid.targets.local.environments import ensure_environment, image_names
+    from kfp_hybrid import images
+    from kfp_hybrid.targets.local.environments import ensure_environment
 
-    for image in image_names():
+    for image in images.names():
         click.echo(f"{image}: {ensure_environment(image, cache_folder(), click.echo)}")
 
 
@@ -150,11 +151,12 @@ def environments() -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def python(image: str, arguments: tuple[str, ...]) -> None:
     """Start the Python of IMAGE as a step would see it, for instance to debug a component."""
+    from kfp_hybrid import images
     from kfp_hybrid.targets.local.code import snapshot
-    from kfp_hybrid.targets.local.environments import ensure_environment, image_names
+    from kfp_hybrid.targets.local.environments import ensure_environment
 
-    if image not in image_names():
-        raise UserError(f"there is no image {image}; this collection has: {', '.join(image_names())}")
+    if image not in images.names():
+        raise UserError(f"there is no image {image}; this collection has: {', '.join(images.names())}")
     interpreter = ensure_environment(image, cache_folder(), click.echo)
     path = [str(snapshot(cache_folder())), os.environ.get("PYTHONPATH", "")]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), "_KFP_RUNTIME": "true"}

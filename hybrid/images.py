@@ -4,7 +4,9 @@ An image is a lock file: `components/images/<name>/requirements.txt`. Its tag is
 package, so that a release of the package always calls the images that were built from it.
 """
 
-from kfp_hybrid import __version__
+from pathlib import Path
+
+from kfp_hybrid import __version__, components
 
 REGISTRY = "ghcr.io/kfp-hybrid"
 
@@ -22,3 +24,17 @@ DEPLOYMENT = image("deployment")
 def name_of(reference: str) -> str:
     """The name in an image reference: `registry.example:5000/ml/validation:1.2@sha256:...` is `validation`."""
     return reference.rpartition("/")[2].partition("@")[0].partition(":")[0]
+
+
+def names() -> list[str]:
+    """The images of this collection, which are those with a lock file."""
+    return sorted(lock.parent.name for lock in _folder().glob("*/requirements.txt"))
+
+
+def lock_file(image: str) -> Path:
+    """The lock file of `image`: every package that its steps may import, pinned and hashed."""
+    return _folder() / image / "requirements.txt"
+
+
+def _folder() -> Path:
+    return Path(components.__path__[0]) / "images"

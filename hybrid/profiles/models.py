@@ -80,6 +80,9 @@ class Resources(Table):
     spot: bool = Field(
         default=False, description="Use spare capacity, which is cheaper and can be taken away.", examples=[True]
     )
+    nodes: int = Field(
+        default=1, ge=1, description="Machines that train one model together; other steps take one.", examples=[2]
+    )
 
     @model_validator(mode="after")
     def _count_of_something(self) -> "Resources":
@@ -394,6 +397,17 @@ class KubeflowProfile(_Cluster):
         examples=[{"node_selector": {"cloud.google.com/gke-spot": "true"}}],
     )
 
+    serving: Literal["kserve", "deployment"] = Field(
+        default="kserve",
+        description="What serves models: KServe, or a plain Deployment and Service where there is no KServe.",
+        examples=["deployment"],
+    )
+    training_runtime: KubernetesObject = Field(
+        default="kfp-hybrid-tensorflow",
+        description="The ClusterTrainingRuntime of Kubeflow Trainer for resources with several nodes.",
+        examples=["kfp-hybrid-tensorflow"],
+    )
+
     @model_validator(mode="after")
     def _reachable(self) -> "KubeflowProfile":
         if self.host is None and not isinstance(self.auth, PortForwardAuth):
@@ -453,6 +467,21 @@ class VertexProfile(_Cluster):
     )
     labels: dict[CloudLabelKey, CloudLabelValue] = Field(
         default={}, max_length=64, description="Labels of runs, for instance for billing.", examples=[{"team": "ml"}]
+    )
+    serving_image: Text = Field(
+        default="us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest",
+        description="The image in which endpoints and batch predictions serve models.",
+        examples=["us-docker.pkg.dev/vertex-ai/prediction/tf2-gpu.2-15:latest"],
+    )
+    template_repository: Url | None = Field(
+        default=None,
+        description="The Artifact Registry repository (format KFP) that `register` uploads packages to.",
+        examples=["https://europe-west4-kfp.pkg.dev/ml-production/pipelines"],
+    )
+    api_endpoint: Url | None = Field(
+        default=None,
+        description="The address of the Vertex AI API, where it is not the public one of the region.",
+        examples=["https://europe-west4-aiplatform.restricted.example.com"],
     )
     secrets: dict[Name, SecretManagerSecret] = Field(
         default={},

@@ -1,13 +1,14 @@
-"""Where a pipeline runs. A pipeline is a function of a `Target`; what differs between platforms is a method here."""
+"""Where a pipeline runs. A pipeline is a function of a `Target`; what differs between platforms is a method here.
 
-from abc import ABC, abstractmethod
+target = open_target("onprem", profiles, cache)
+target.compile(pipeline(target), path)
+status = target.submit(Package.load(path), {"epochs": 3})
+target.watch(status.id, console)
+"""
 
-from kfp import dsl
+from kfp_hybrid.targets.doctor import Check
+from kfp_hybrid.targets.interface import Target
+from kfp_hybrid.targets.opening import open_target
+from kfp_hybrid.targets.runs import Registration, RunStatus, Schedule, StepStatus
 
-
-class Target(ABC):
-    """One place where a pipeline runs; the shared pipeline body calls nothing platform-specific but this."""
-
-    @abstractmethod
-    def configure(self, task: dsl.PipelineTask, *, resources: str) -> dsl.PipelineTask:
-        """Give `task` the resources that the profile calls `resources` (e.g. "training") and return it."""
+__all__ = ["Check", "Registration", "RunStatus", "Schedule", "StepStatus", "Target", "open_target"]

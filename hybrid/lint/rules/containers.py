@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from kfp_hybrid import images
 from kfp_hybrid.lint.rule import ERROR, KUBEFLOW, LOCAL, VERTEX, WARNING, Breach, rule
 from kfp_hybrid.lint.spec import Pipeline
-from kfp_hybrid.targets.local.environments import image_names
 
 PIP_INSTALL = re.compile(r"\bpip3? +(?:-\S+ +)*install\b")
 
@@ -33,7 +32,7 @@ def container_component(pipeline: Pipeline) -> Iterator[Breach]:
 )
 def image_lock(pipeline: Pipeline) -> Iterator[Breach]:
     """The image of a step has a lock file in this collection, from which a local run makes its environment."""
-    locked = image_names()
+    locked = images.names()
     for task in pipeline.tasks:
         if task.is_python_component and not task.is_google_cloud and images.name_of(task.container.image) not in locked:
             what = f"the image {task.container.image} has no lock file; a local run refuses to start"

@@ -16,7 +16,7 @@ from pathlib import Path
 import uv
 from filelock import FileLock
 
-from kfp_hybrid import components
+from kfp_hybrid import images
 from kfp_hybrid.errors import UserError
 
 PYTHON_VERSION = "3.11"
@@ -25,27 +25,17 @@ MARKER = ".complete"
 Notify = Callable[[str], None]
 
 
-def image_names() -> list[str]:
-    """The images of this collection, which are those with a lock file."""
-    return sorted(lock.parent.name for lock in _images_folder().glob("*/requirements.txt"))
-
-
-def lock_file(image: str) -> Path:
-    """The lock file of `image`: every package that its steps may import, pinned and hashed."""
-    return _images_folder() / image / "requirements.txt"
-
-
 def lock_digest(image: str) -> str:
     """What an environment is cached under: the lock file, the Python version and the platform (16 hex digits)."""
     identity = f"{PYTHON_VERSION} {sys.platform} {platform.machine()}\n".encode()
-    return hashlib.sha256(identity + lock_file(image).read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(identity + images.lock_file(image).read_bytes()).hexdigest()[:16]
 
 
 def ensure_environment(image: str, cache: Path, notify: Notify) -> Path:
     """Make the environment of `image` unless it is there already, and return its interpreter.
 
     Args:
-        image: one of `image_names()`.
+        image: one of `images.names()`.
         cache: the cache directory of this tool.
         notify: told in one line when an environment has to be made or waited for.
 
@@ -72,7 +62,7 @@ def _build(folder: Path, image: str) -> None:
         _uv(image, "venv", "--quiet", "--python", _interpreter(), str(folder))
         # `sync` installs exactly the lock; where a pin overrides what a package asks for, resolving again would fail.
         _uv(image, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode",
-            "--python", str(folder / "bin" / "python"), str(lock_file(image)))  # fmt: skip
+            "--python", str(folder / "bin" / "python"), str(images.lock_file(image)))  # fmt: skip
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -86,14 +76,10 @@ def _uv(image: str, *arguments: str) -> None:
     done = subprocess.run([uv.find_uv_bin(), *arguments], env=environ, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = " ".join(done.stderr.split())[-600:] or f"uv ended with status {done.returncode}"
-        raise UserError(f"cannot make the environment of image {image} from {lock_file(image)}: {reason}")
+        raise UserError(f"cannot make the environment of image {image} from {images.lock_file(image)}: {reason}")
 
 
 def _interpreter() -> str:
     """This interpreter when it is the right version; else the version, which uv looks for."""
     mine = f"{sys.version_info.major}.{sys.version_info.minor}"
     return sys.executable if mine == PYTHON_VERSION else PYTHON_VERSION
-
-
-def _images_folder() -> Path:
-    return Path(components.__path__[0]) / "images"

@@ -25,11 +25,11 @@ from rich.console import Console
 from kfp_hybrid import images
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.package import Package
+from kfp_hybrid.progress import Progress
 from kfp_hybrid.targets import Target
 from kfp_hybrid.targets.local import code, environments, kfp_hooks
 from kfp_hybrid.targets.local.kfp_hooks import OutputArtifact
 from kfp_hybrid.targets.local.processes import StepProcesses
-from kfp_hybrid.targets.local.progress import Progress
 
 
 @dataclass
@@ -183,10 +183,10 @@ def _image_name(task: str, reference: str, is_python_component: bool) -> str:
         UserError: the step cannot run in an environment of this machine.
     """
     name = images.name_of(reference)
-    if name not in environments.image_names():
+    if name not in images.names():
         raise UserError(
             f"step {task} uses the image {reference}, which has no lock file here; the local target runs the images "
-            f"{', '.join(environments.image_names())}. Run the pipeline on a cluster, or give the step one of them."
+            f"{', '.join(images.names())}. Run the pipeline on a cluster, or give the step one of them."
         )
     if not is_python_component:
         raise UserError(

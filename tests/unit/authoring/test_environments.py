@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from kfp_hybrid import images
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.targets.local import environments
 
@@ -15,8 +16,8 @@ def small_image(monkeypatch, tmp_path):
     """A collection with one image whose lock takes a second to install."""
     folder = tmp_path / "images" / "small"
     folder.mkdir(parents=True)
-    shutil.copy(environments.lock_file("deployment"), folder / "requirements.txt")
-    monkeypatch.setattr(environments, "_images_folder", lambda: tmp_path / "images")
+    shutil.copy(images.lock_file("deployment"), folder / "requirements.txt")
+    monkeypatch.setattr(images, "_folder", lambda: tmp_path / "images")
     return folder
 
 
@@ -89,10 +90,10 @@ def test_two_builds_at_once_are_one(small_image, tmp_path):
 
 
 def test_every_lock_is_hashed_and_pinned():
-    assert environments.image_names() == ["deployment", "tensorflow", "validation"]
-    for image in environments.image_names():
-        lines = environments.lock_file(image).read_text().splitlines()
+    assert images.names() == ["deployment", "tensorflow", "validation"]
+    for image in images.names():
+        lines = images.lock_file(image).read_text().splitlines()
         pins = [line for line in lines if line and line[0].isalnum()]
         assert pins, image
         assert all("==" in pin and pin.endswith("\\") for pin in pins), image
-        assert "--hash=sha256:" in environments.lock_file(image).read_text()
+        assert "--hash=sha256:" in images.lock_file(image).read_text()

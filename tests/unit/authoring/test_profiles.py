@@ -10,12 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kfp import compiler, dsl, kubernetes
 
-from kfp_hybrid import __version__, profiles
+from kfp_hybrid import __version__, images, profiles
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.profiles import Resources, image_reference, models
 from kfp_hybrid.profiles.loading import toml_key
 from kfp_hybrid.profiles.reference import TABLES, toml
-from kfp_hybrid.targets.local.environments import image_names
 
 EXAMPLE = Path(profiles.__file__).with_name("example.toml")
 DIGEST = f"sha256:{'0f' * 32}"
@@ -194,7 +193,7 @@ def test_the_local_target_has_the_images_of_the_collection():
 
 
 def test_versions_can_be_given_for_every_image_of_the_collection():
-    assert sorted(models.Images.model_fields) == image_names()
+    assert sorted(models.Images.model_fields) == images.names()
 
 
 # -------------------------------------------------------------------------------------------------------- resources

@@ -1,11 +1,16 @@
-"""What a person sees while a local run goes on: a live table on a terminal, plain lines elsewhere."""
+"""What a person sees while a run goes on: a live table on a terminal, plain lines elsewhere."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from kfp_hybrid.targets.runs import RunStatus
 
 STYLES = {"waiting": "dim", "running": "bold cyan", "done": "green", "cached": "green", "failed": "bold red",
           "stopped": "yellow", "skipped": "dim"}  # fmt: skip
@@ -29,7 +34,7 @@ class StepProgress:
 class Progress:
     """Shows the states of a run's steps; a context manager."""
 
-    def __init__(self, title: str, steps: list[str], console: Console) -> None:
+    def __init__(self, title: str, steps: Sequence[str], console: Console) -> None:
         self.title = title
         self.steps = {name: StepProgress() for name in steps}
         self._console = console
@@ -68,9 +73,21 @@ class Progress:
         if not self._live:
             self._line(name)
 
+    def show(self, run: "RunStatus") -> None:
+        """Where all steps of a run stand, as its platform says."""
+        for status in run.steps:
+            step = self.steps.setdefault(status.name, StepProgress())
+            changed = step.state != status.state
+            step.state, step.seconds = status.state, status.seconds
+            if status.state == "running":
+                step.started = time.monotonic() - (status.seconds or 0)
+            if changed and not self._live:
+                self._line(status.name)
+
     def _line(self, name: str) -> None:
         step = self.steps[name]
-        seconds = f" {step.seconds:.1f} s" if step.seconds is not None else ""
+        over = step.seconds is not None and step.state != "running"
+        seconds = f" {step.seconds:.1f} s" if over else ""
         position = list(self.steps).index(name) + 1
         self._console.print(f"[{position}/{len(self.steps)}] {name} {step.state}{seconds}", highlight=False,
                             soft_wrap=True, markup=False)  # fmt: skip
