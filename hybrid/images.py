@@ -9,6 +9,7 @@ from pathlib import Path
 from kfp_hybrid import __version__, components
 
 REGISTRY = "ghcr.io/kfp-hybrid"
+USER = 10001  # the user and group of the images, by number: a name would not tell Kubernetes that it is not root
 
 
 def image(name: str) -> str:
