@@ -1,0 +1,90 @@
+"""The interface of predict_batch."""
+
+from typing import NamedTuple, Optional
+
+from kfp import dsl
+
+from kfp_hybrid import images
+
+
+@dsl.component(base_image=images.TENSORFLOW, install_kfp_package=False)
+def predict_batch(
+    examples: dsl.Input[dsl.Dataset],
+    predictions: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+    model: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045 - kfp knows no other spelling
+    bundle: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045
+    splits: list[str] = [],  # noqa: B006 - kfp copies it into the package
+    key_columns: list[str] = [],  # noqa: B006
+    engine: str = "auto",
+    task: str = "auto",
+    classes: list = [],  # noqa: B006
+    decision_threshold: float = 0.5,
+    prefix: str = "",
+    time: str = "",
+    batch_size: int = 4096,
+    shard_rows: int = 262144,
+    workers: int = 0,
+    checkpoint_dir: str = "",
+) -> NamedTuple("Outputs", [("rows", int)]):  # type: ignore[valid-type]
+    """Predict for every row of examples, in their order, with a SavedModel or an edge bundle.
+
+    A job that was killed goes on where it stopped, and gives the same bytes as one that was not.
+
+    Args:
+        examples: The examples to predict for (from ingest_examples).
+        model: A SavedModel, or what push_model puts out.
+        bundle: An edge bundle (from export_tflite). It predicts; a model beside it says how far the two differ.
+        splits: The splits to predict for; empty for all.
+        key_columns: Columns of the examples to write beside the predictions, such as an identifier or the label.
+        engine: What computes: tensorflow, litert, or auto for the faster of those that the model allows.
+        task: binary, multiclass or regression. auto takes what the model says; a model that says nothing gets its
+            scores written and nothing else.
+        classes: Class values in the order of the model's scores, for a model that does not name them.
+        decision_threshold: A row is predicted positive when its score is at least this (binary only).
+        prefix: Put before the names of the columns that this step adds, in case a key column has such a name.
+        time: The time to write into each row, ISO 8601 in UTC; empty for the start of the job.
+        batch_size: Rows per call of the model.
+        shard_rows: Rows of an output file, rounded up to whole row groups of the examples (131,072 rows as a rule).
+        workers: Shards computed at the same time; 0 for one per processor core.
+        checkpoint_dir: Folder for finished shards, from which an interrupted job goes on; empty for
+            KFP_HYBRID_CHECKPOINTS if set, otherwise a folder beside the output.
+
+    Returns:
+        predictions: The key columns, scores, predicted, model_version and predicted_at of every row, as an examples
+            artifact with the same splits; its manifest says which model made them.
+        metrics: Rows, missing and unknown values by feature, rows without a score, and the largest difference between
+            the SavedModel's own signature and what computed the scores.
+        rows: How many rows were predicted.
+    """
+    from pathlib import Path
+
+    from kfp_hybrid.components.inference.predict_batch.predict import Options, predict
+    from kfp_hybrid.step import step
+
+    with step():
+        options = Options(
+            splits=splits,
+            key_columns=key_columns,
+            engine=engine,
+            task=task,
+            classes=classes,
+            decision_threshold=decision_threshold,
+            prefix=prefix,
+            time=time,
+            batch_size=batch_size,
+            shard_rows=shard_rows,
+            workers=workers,
+            checkpoint_dir=checkpoint_dir,
+        )
+        predicted = predict(
+            Path(examples.path),
+            Path(model.path) if model else None,
+            Path(bundle.path) if bundle else None,
+            Path(predictions.path),
+            options,
+        )
+        predictions.metadata.update(predicted.metadata)
+        for name, value in predicted.metrics.items():
+            metrics.log_metric(name, value)
+        return (predicted.rows,)
