@@ -1,5 +1,6 @@
 """A compiled pipeline: what it asks for, which steps it has, and the images they run in."""
 
+import contextlib
 import difflib
 import json
 from collections.abc import Callable, Iterator
@@ -111,6 +112,20 @@ class Package:
         if missing:
             raise UserError(f"pipeline {self.name} needs a value for: {', '.join(missing)}; give it with -p NAME=VALUE")
         return {name: _typed(name, value, self.parameters[name].parameter_type) for name, value in given.items()}
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What may happen while a package is written to `path`.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; give another file with -o") from None
 
 
 @dataclass(frozen=True)

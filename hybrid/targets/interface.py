@@ -11,8 +11,8 @@ from rich.console import Console
 
 from kfp_hybrid.lint import Finding, lint
 from kfp_hybrid.package import Package
-from kfp_hybrid.progress import Progress
 from kfp_hybrid.targets.doctor import Check
+from kfp_hybrid.targets.progress import Progress
 from kfp_hybrid.targets.runs import Registration, RunStatus, Schedule
 
 Component = dsl.base_component.BaseComponent

@@ -3,14 +3,12 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from kfp_hybrid.targets.runs import RunStatus
+from kfp_hybrid.targets.runs import RunStatus, StepStatus
 
 STYLES = {"waiting": "dim", "running": "bold cyan", "done": "green", "cached": "green", "failed": "bold red",
           "stopped": "yellow", "skipped": "dim"}  # fmt: skip
@@ -24,11 +22,9 @@ class StepProgress:
     started: float = 0.0
     seconds: float | None = None
 
-    def elapsed(self) -> str:
-        """Seconds so far, or in all."""
-        if self.state == "running":
-            return f"{time.monotonic() - self.started:.1f}"
-        return "" if self.seconds is None else f"{self.seconds:.1f}"
+    def elapsed(self) -> float | None:
+        """Seconds so far, or in all; None before it starts."""
+        return time.monotonic() - self.started if self.state == "running" else self.seconds
 
 
 class Progress:
@@ -47,9 +43,9 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         for step in self.steps.values():
-            if step.state == "waiting":
+            if step.state == "waiting" and kind is None:
                 step.state = "skipped"
         if self._live:
             self._live.stop()
@@ -73,7 +69,7 @@ class Progress:
         if not self._live:
             self._line(name)
 
-    def show(self, run: "RunStatus") -> None:
+    def show(self, run: RunStatus) -> None:
         """Where all steps of a run stand, as its platform says."""
         for status in run.steps:
             step = self.steps.setdefault(status.name, StepProgress())
@@ -83,6 +79,10 @@ class Progress:
                 step.started = time.monotonic() - (status.seconds or 0)
             if changed and not self._live:
                 self._line(status.name)
+
+    def statuses(self) -> list[StepStatus]:
+        """Where all steps stand."""
+        return [StepStatus(name, step.state, step.elapsed()) for name, step in self.steps.items()]
 
     def _line(self, name: str) -> None:
         step = self.steps[name]
@@ -98,5 +98,6 @@ class Progress:
         table.add_column("state")
         table.add_column("seconds", justify="right")
         for name, step in self.steps.items():
-            table.add_row(name, f"[{STYLES[step.state]}]{step.state}[/]", step.elapsed())
+            seconds = step.elapsed()
+            table.add_row(name, f"[{STYLES[step.state]}]{step.state}[/]", "" if seconds is None else f"{seconds:.1f}")
         return table

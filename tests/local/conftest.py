@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from kfp import compiler
 
-from kfp_hybrid.cli import cache_folder
+from kfp_hybrid.cli.options import cache_folder
 
 
 class CommandLine:

@@ -31,6 +31,16 @@ def lock_digest(image: str) -> str:
     return hashlib.sha256(identity + images.lock_file(image).read_bytes()).hexdigest()[:16]
 
 
+def environment_folder(image: str, cache: Path) -> Path:
+    """Where the environment of `image` is, or will be."""
+    return cache / "environments" / f"{image}-{lock_digest(image)}"
+
+
+def is_made(image: str, cache: Path) -> bool:
+    """Whether the environment of `image` is there, whole."""
+    return _is_complete(environment_folder(image, cache))
+
+
 def ensure_environment(image: str, cache: Path, notify: Notify) -> Path:
     """Make the environment of `image` unless it is there already, and return its interpreter.
 
@@ -42,7 +52,7 @@ def ensure_environment(image: str, cache: Path, notify: Notify) -> Path:
     Raises:
         UserError: the environment cannot be built (no Python 3.11, index out of reach, disk full ...).
     """
-    folder = cache / "environments" / f"{image}-{lock_digest(image)}"
+    folder = environment_folder(image, cache)
     if not _is_complete(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):

@@ -12,24 +12,34 @@ import time
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from google.protobuf import json_format
-from kfp import components, dsl, local
+from kfp import compiler, components, dsl, local
 from rich.console import Console
 
 from kfp_hybrid import images
 from kfp_hybrid.errors import UserError
-from kfp_hybrid.package import Package
-from kfp_hybrid.progress import Progress
-from kfp_hybrid.targets import Target
-from kfp_hybrid.targets.local import code, environments, kfp_hooks
+from kfp_hybrid.package import Package, writing
+from kfp_hybrid.targets.doctor import Check
+from kfp_hybrid.targets.interface import Component, Target
+from kfp_hybrid.targets.local import checks, code, environments, kfp_hooks, records
 from kfp_hybrid.targets.local.kfp_hooks import OutputArtifact
 from kfp_hybrid.targets.local.processes import StepProcesses
+from kfp_hybrid.targets.local.records import RunRecord
+from kfp_hybrid.targets.progress import Progress
+from kfp_hybrid.targets.runs import Registration, RunStatus, Schedule
+
+RUNS = "kfp-hybrid-runs"
+TIMEOUT_VARIABLE = "KFP_HYBRID_TIMEOUT_SECONDS"  # which `kfp_hybrid.step` heeds
+NO_SCHEDULER = (
+    "this machine has its own scheduler: call `kfp-hybrid run` from cron or a systemd timer, or schedule with a "
+    "kubeflow or vertex target"
+)
 
 
 @dataclass
@@ -55,22 +65,128 @@ class Run:
 class LocalTarget(Target):
     """This machine: no cluster, no container engine, no network once the environments are made."""
 
-    def __init__(self, cache: Path) -> None:
+    kind = "local"
+
+    def __init__(self, cache: Path, name: str = "local", folder: Path = Path(RUNS)) -> None:
+        """Open this machine as a target.
+
+        Args:
+            cache: Where environments and the results of steps are kept.
+            name: The profile's name.
+            folder: Where runs go, each into a folder of its own.
+        """
         self.cache = cache
+        self.name = name
+        self.folder = folder
 
-    def configure(self, task: dsl.PipelineTask, *, resources: str) -> dsl.PipelineTask:
-        """A local step has what this machine has, so there is nothing to configure."""
-        return task
+    def configure(
+        self,
+        task: dsl.PipelineTask,
+        *,
+        resources: str = "",
+        secrets: Sequence[str] = (),
+        retries: int = 0,
+        timeout_seconds: int = 0,
+        cache: bool = True,
+    ) -> dsl.PipelineTask:
+        """A step has what this machine has and what its user may do, so `resources` and `secrets` change nothing."""
+        if retries:
+            task.set_retry(retries)
+        if timeout_seconds:
+            task.set_env_variable(TIMEOUT_VARIABLE, str(timeout_seconds))
+        return task.set_caching_options(cache)
 
-    def run(
-        self, package: Package, arguments: dict[str, Any], runs: Path, console: Console, *, caching: bool = True
-    ) -> Run:
+    def train_tabular(
+        self, *, examples: Any, statistics: Any, schema: Any, label: Any, task: Any, budget_hours: Any = 1.0
+    ) -> Any:
+        """The default model of `train_model`; it needs no budget."""
+        from kfp_hybrid.components.training.train_model.component import train_model
+
+        trained = self.train(
+            train_model, examples=examples, statistics=statistics, schema=schema, label=label, task=task
+        )
+        return trained.outputs["model"]
+
+    def deploy(self, *, model: Any, service: Any, canary_percent: Any = 100) -> None:
+        """Onto the cluster of this user's kubeconfig: this machine itself serves nothing."""
+        from kfp_hybrid.components.deployment.deploy_model.component import deploy_model
+
+        self.configure(deploy_model(model=model, service=service, canary_percent=canary_percent), cache=False)
+
+    def shift_traffic(self, *, service: Any, action: Any) -> None:
+        """On the cluster of this user's kubeconfig."""
+        from kfp_hybrid.components.deployment.deploy_model.component import deploy_model
+
+        self.configure(deploy_model(service=service, action=action), cache=False)
+
+    def predict_batch(self, *, model: Any, examples: Any, resources: str = "") -> Any:
+        """A step like any other."""
+        from kfp_hybrid.components.inference.predict_batch.component import predict_batch
+
+        predicted = self.configure(predict_batch(model=model, examples=examples), resources=resources)
+        return predicted.outputs["predictions"]
+
+    def compile(self, pipeline: Component, path: Path) -> None:
+        """Write the package as kfp compiles it."""
+        with writing(path):
+            compiler.Compiler().compile(pipeline, str(path))
+
+    def submit(self, package: Package, arguments: Mapping[str, Any], *, caching: bool = True) -> RunStatus:
+        """Run a package to its end, with its progress on the standard output."""
+        console = Console(file=sys.stdout)  # the file itself: a run redirects sys.stdout
+        return records.status(self.run(package, dict(arguments), console, caching=caching).folder)
+
+    def status(self, run_id: str) -> RunStatus:
+        """Where a run of any process on this machine stands."""
+        return records.status(self.folder / run_id)
+
+    def runs(self, limit: int = 20) -> list[RunStatus]:
+        """The newest runs in this target's folder."""
+        return records.newest(self.folder, limit)
+
+    def logs(self, run_id: str, step: str) -> Iterator[str]:
+        """The lines of a step's log."""
+        records.status(self.folder / run_id)
+        folder = self.folder / run_id / "logs"
+        try:
+            with (folder / f"{step}.log").open(encoding="utf-8", errors="replace") as lines:
+                yield from (line.rstrip("\n") for line in lines)
+        except FileNotFoundError:
+            there = ", ".join(sorted(file.stem for file in folder.glob("*.log"))) or "none"
+            raise UserError(f"run {run_id} has no log of a step {step}; it has: {there}") from None
+
+    def cancel(self, run_id: str) -> None:
+        """Stop a run of any process on this machine."""
+        records.stop(self.folder / run_id)
+
+    def schedule(
+        self, package: Package, arguments: Mapping[str, Any], *, name: str, cron: str, caching: bool = True
+    ) -> Schedule:
+        """This machine has its own scheduler."""
+        raise UserError(NO_SCHEDULER)
+
+    def schedules(self) -> list[Schedule]:
+        """None: this machine has its own scheduler."""
+        return []
+
+    def unschedule(self, schedule_id: str) -> None:
+        """This machine has its own scheduler."""
+        raise UserError(NO_SCHEDULER)
+
+    def register(self, package: Package, *, version: str) -> Registration:
+        """There is no console here."""
+        raise UserError("this machine has no console that lists packages; register with a kubeflow or vertex target")
+
+    def checks(self) -> list[Check]:
+        """Environments, their disk space, and the folders that runs write to."""
+        return checks.checks(self.cache, self.folder)
+
+    def run(self, package: Package, arguments: dict[str, Any], console: Console, *, caching: bool = True) -> Run:
         """Run a package to its end, with its progress on `console`.
 
         Args:
             package: a compiled pipeline.
             arguments: its parameters' values.
-            runs: the folder in which this run makes a folder of its own.
             console: where progress goes.
             caching: take a step's outputs from an earlier run when nothing that could change them has changed.
 
@@ -82,9 +198,10 @@ class LocalTarget(Target):
         needed = {step.image: _image_name(step.task, step.image, step.is_python_component) for step in steps}
         notify = _notifier(console)
         pythons = {image: environments.ensure_environment(name, self.cache, notify) for image, name in needed.items()}
-        folder = _new_folder(runs, package.name)
-        with Progress(package.name, [step.task for step in steps], console) as progress:
-            running = _Running(folder, pythons, code.snapshot(self.cache), self.cache, progress)
+        folder = _new_folder(self.folder, package.name)
+        progress = Progress(package.name, [step.task for step in steps], console)
+        with progress, RunRecord(folder, progress.statuses) as record:
+            running = _Running(folder, pythons, code.snapshot(self.cache), self.cache, progress, record)
             return running.execute(package, arguments, self._step_cache() if caching else None)
 
     def _step_cache(self) -> Path:
@@ -95,13 +212,20 @@ class _Running:
     """One run while it goes on: what kfp.local calls back, and where the run's files go."""
 
     def __init__(
-        self, folder: Path, pythons: dict[str, Path], code_folder: Path, cache: Path, progress: Progress
+        self,
+        folder: Path,
+        pythons: dict[str, Path],
+        code_folder: Path,
+        cache: Path,
+        progress: Progress,
+        record: RunRecord,
     ) -> None:
         self.run = Run(folder, succeeded=False)
         self._pythons = pythons
         self._code = code_folder
         self._cache = cache
         self._progress = progress
+        self._record = record
         self._processes = StepProcesses()
 
     def execute(self, package: Package, arguments: dict[str, Any], step_cache: Path | None) -> Run:
@@ -136,16 +260,20 @@ class _Running:
             finally:
                 shutil.rmtree(folder / "scratch", ignore_errors=True)
                 _copy_reports(self.run)
+        failure = f"step {self.run.failed_step} failed" if self.run.failed_step else ""
+        self._record.write("succeeded" if self.run.succeeded else "failed", failure)
         return self.run
 
     def _run_step(self, step: str, image: str, command: list[str], variables: dict[str, str]) -> int:
         self._progress.started(step)
+        self._record.write("running")
         try:
             status = self._processes.run(command, self._environ(image, variables), self.run.log(step))
         except BaseException:
             self._progress.ended(step, "stopped")
             raise
         self._progress.ended(step, "done" if status == 0 else "failed")
+        self._record.write("running")
         if status == 0:
             self.run.outputs[step] = kfp_hooks.step_outputs(command)
         elif not self.run.failed_step:
@@ -156,6 +284,7 @@ class _Running:
     def _cached(self, step: str, outputs: dict[str, Any]) -> None:
         self.run.outputs[step] = outputs
         self._progress.ended(step, "cached")
+        self._record.write("running")
 
     def _environ(self, image: str, variables: dict[str, str]) -> dict[str, str]:
         """The variables of a step: this process's own, with the image's interpreter as `python3`."""

@@ -43,7 +43,7 @@ def container_of(image):
 def refusal(package, tmp_path):
     """What the local target says to a package before it starts anything."""
     with pytest.raises(UserError) as refused:
-        LocalTarget(tmp_path / "cache").run(package, {}, tmp_path / "runs", Console(quiet=True))
+        LocalTarget(tmp_path / "cache", folder=tmp_path / "runs").run(package, {}, Console(quiet=True))
     return str(refused.value)
 
 
