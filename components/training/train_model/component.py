@@ -72,31 +72,12 @@ def train_model(
         logs: TensorBoard logs of the training.
         metrics: Losses and metrics of the published weights, epochs, examples per second, seconds.
     """
-    from kfp_hybrid.components.training.train_model.training import Parameters, train
+    from kfp_hybrid.components.training.train_model.parameters import Parameters
+    from kfp_hybrid.components.training.train_model.training import train
     from kfp_hybrid.step import step
 
     with step():
-        parameters = Parameters(
-            label=label,
-            task=task,
-            features=features,
-            max_vocabulary=max_vocabulary,
-            module=module,
-            hyperparameters=hyperparameters,
-            train_split=train_split,
-            eval_split=eval_split,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            seed=seed,
-            early_stopping_patience=early_stopping_patience,
-            class_weights=class_weights,
-            mixed_precision=mixed_precision,
-            strategy=strategy,
-            steps_per_execution=steps_per_execution,
-            memory_mb=memory_mb,
-            checkpoint_dir=checkpoint_dir,
-        )
+        parameters = Parameters.of(locals())
         trained = train(examples.path, statistics.path, schema.path, parameters, model.path, logs.path)
         model.metadata.update(trained.metadata)
         for name, value in trained.metrics.items():

@@ -16,8 +16,8 @@ from kfp_hybrid.components.training.train_model.evaluation import Evaluator
 from kfp_hybrid.components.training.train_model.event_log import write_event_log
 from kfp_hybrid.components.training.train_model.features import SCHEMA_FILE
 from kfp_hybrid.components.training.train_model.fitting import Schedule, Trainer
+from kfp_hybrid.components.training.train_model.parameters import Parameters
 from kfp_hybrid.components.training.train_model.publishing import publishing
-from kfp_hybrid.components.training.train_model.training import Parameters
 from kfp_hybrid.components.training.train_model.training_input import TrainingInput
 from kfp_hybrid.components.training.train_model.user_module import UserModule, user_error
 from kfp_hybrid.data.examples import Examples

@@ -1,92 +1,28 @@
 """Training a model from examples, statistics and schema. TensorFlow is imported only after the input is checked."""
 
 import contextlib
-import dataclasses
 import logging
 import math
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kfp_hybrid.components.training.train_model import cluster, features
 from kfp_hybrid.components.training.train_model.checkpoints import State
 from kfp_hybrid.components.training.train_model.hyperparameters import Hyperparameters
+from kfp_hybrid.components.training.train_model.parameters import Parameters, Trained
 from kfp_hybrid.components.training.train_model.training_input import read_labels
 from kfp_hybrid.components.training.train_model.user_module import UserModule
 from kfp_hybrid.data.examples import Examples
 from kfp_hybrid.preprocessing import Preprocessing
 from kfp_hybrid.step import StepError
 
-STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
 CHECKPOINTS_VARIABLE = "KFP_HYBRID_CHECKPOINTS"
-
-
-@dataclasses.dataclass(frozen=True)
-class Parameters:
-    """The parameters of the component `train_model`, which describes them."""
-
-    label: str
-    task: str = "auto"
-    features: Sequence[str] = ()
-    max_vocabulary: int = 1000
-    module: str = ""
-    hyperparameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    train_split: str = "train"
-    eval_split: str = "eval"
-    epochs: int = 10
-    batch_size: int = 1024
-    learning_rate: float = 0.001
-    seed: int = 1
-    early_stopping_patience: int = 3
-    class_weights: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    mixed_precision: bool = False
-    strategy: str = "none"
-    steps_per_execution: int = 16
-    memory_mb: int = 1024
-    checkpoint_dir: str = ""
-
-    def validate(self) -> None:
-        """Check what can be checked without the data.
-
-        Raises:
-            StepError: a parameter is out of range.
-        """
-        for name in ("epochs", "batch_size", "max_vocabulary", "steps_per_execution", "memory_mb"):
-            if getattr(self, name) < 1:
-                raise StepError(f"parameter {name} is {getattr(self, name)}, must be at least 1")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise StepError(f"parameter learning_rate is {self.learning_rate}, must be greater than 0")
-        if not 0 <= self.seed < 2**32:
-            raise StepError(f"parameter seed is {self.seed}, must be between 0 and {2**32 - 1}")
-        if self.early_stopping_patience < 0:
-            raise StepError(
-                f"parameter early_stopping_patience is {self.early_stopping_patience}, must not be negative"
-            )
-        if self.strategy not in STRATEGIES:
-            raise StepError(f"parameter strategy is {self.strategy!r}, must be one of {', '.join(STRATEGIES)}")
-        if not self.train_split or self.train_split == self.eval_split:
-            raise StepError(f"parameters train_split and eval_split are both {self.eval_split!r}, must name two splits")
-        if self.strategy == "multi_worker":
-            cluster.tf_config()
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """What a training tells about itself.
-
-    Attributes:
-        metrics: losses and metrics of the published model, epochs, examples per second, seconds.
-        metadata: facts about the model, for its artifact.
-    """
-
-    metrics: dict[str, float]
-    metadata: dict[str, str | int]
 
 
 def train(
@@ -115,6 +51,8 @@ def train(
     """
     started = time.perf_counter()
     parameters.validate()
+    if parameters.strategy == "multi_worker":
+        cluster.tf_config()
     module = UserModule(parameters.module) if parameters.module else None
     if module is None:
         Hyperparameters.parse(parameters.hyperparameters)
