@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-bash scripts/setup.sh demo,dev
+bash scripts/setup.sh demo,dev,vertex
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 
@@ -16,3 +16,4 @@ ln -s "$PWD"/hybrid/* "$PWD"/components "$PWD"/pipelines "$links"/
 
 .venv/bin/python -m kfp_hybrid.catalog --check
 .venv/bin/python -m kfp_hybrid.lint.docs --check docs/lint.md
+bash scripts/release.sh --check

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-bash scripts/setup.sh demo,dev
+bash scripts/setup.sh demo,dev,vertex
 .venv/bin/kfp-hybrid environments
 tools=$PWD/.cache/test-tools
 [ -d "$tools/pytest" ] || .venv/bin/uv pip install --quiet --target "$tools" --python 3.11 pytest pytest-timeout hypothesis

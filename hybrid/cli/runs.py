@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from kfp_hybrid.cli.options import (
@@ -189,9 +190,9 @@ def _report(run: "Run", console: Console) -> None:
         click.echo(f"\nlast lines of {log}:\n{log_tail(log, LOG_LINES)}", err=True)
         click.echo(f"\nstep {run.failed_step} failed; its whole log is {log}", err=True)
     for step, outputs in run.outputs.items():
-        reason = outputs.get("reason")
-        if isinstance(reason, str):
-            console.print(f"[bold]{step}[/]: {reason}", highlight=False, soft_wrap=True)
+        said = outputs.get("reason", outputs.get("Output"))  # what a gate says, or a step's only output
+        if isinstance(said, str):
+            console.print(f"[bold]{step}[/]: {escape(said)}", highlight=False, soft_wrap=True)
     for step, report in run.reports().items():
         click.echo(f"report of {step}: {report}")
     for outputs in run.outputs.values():
