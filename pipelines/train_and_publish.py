@@ -47,6 +47,8 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
         max_latency_ms: float = 0.0,
         destination: str = "",
         keep: int = 5,
+        service: str = "",
+        canary_percent: int = 100,
         strict: bool = False,
     ) -> None:
         """Validate data, train a model, evaluate it, export it to TensorFlow Lite and publish it.
@@ -83,6 +85,8 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
             max_latency_ms: The largest p99 latency of the edge model to accept, one row on one thread; 0 for any.
             destination: The directory in which models are published; inside the run, when empty.
             keep: How many published versions to keep.
+            service: Serve the published model online under this name; not at all, when empty.
+            canary_percent: With service: the share of requests that the new model answers until it is promoted.
             strict: Fail the run when a gate rejects, instead of ending it without publishing.
         """
         ingested = ingest_examples(
@@ -95,6 +99,7 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
             spans=spans,
             max_bad_fraction=max_bad_fraction,
         )
+        target.configure(ingested, secrets=["storage"])
         examples = ingested.outputs["examples"]
         statistics = generate_statistics(examples=examples).outputs["statistics"]
         schema = infer_schema(
@@ -104,7 +109,8 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
             statistics=statistics, schema=schema, drift_splits=drift_splits, severity=severity
         )
         with dsl.If(validated.outputs["valid"] == True, name="data-are-valid"):  # noqa: E712
-            trained = train_model(
+            trained = target.train(
+                train_model,
                 examples=examples,
                 statistics=statistics,
                 schema=schema,
@@ -117,7 +123,6 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
                 batch_size=batch_size,
                 seed=seed,
             )
-            target.configure(trained, resources="training")
             model = trained.outputs["model"]
             evaluated = evaluate_model(
                 examples=examples, model=model, slice_columns=slice_columns, thresholds=thresholds
@@ -140,17 +145,19 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
                         destination=destination,
                         keep=keep,
                     )
-                    pushed.set_caching_options(False)  # it changes the destination, not only its outputs
+                    target.configure(pushed, secrets=["storage"], cache=False)  # it changes the destination
+                    with dsl.If(service != "", name="service-is-wanted"):
+                        target.deploy(model=pushed.outputs["pushed"], service=service, canary_percent=canary_percent)
                 with dsl.Else(name="export-is-rejected"):
-                    reject(gate="export_tflite", reason=exported.outputs["reason"], strict=strict)
+                    reject(target, gate="export_tflite", reason=exported.outputs["reason"], strict=strict)
             with dsl.Else(name="model-is-rejected"):
-                reject(gate="evaluate_model", reason=evaluated.outputs["reason"], strict=strict)
+                reject(target, gate="evaluate_model", reason=evaluated.outputs["reason"], strict=strict)
         with dsl.Else(name="data-are-rejected"):
-            reject(gate="validate_statistics", reason=validated.outputs["reason"], strict=strict)
+            reject(target, gate="validate_statistics", reason=validated.outputs["reason"], strict=strict)
 
     return pipeline
 
 
-def reject(*, gate: str, reason: dsl.PipelineTask, strict: bool) -> None:
+def reject(target: Target, *, gate: str, reason: dsl.PipelineTask, strict: bool) -> None:
     """End a branch: the gate's reason becomes visible, and with `strict` the run fails."""
-    report_rejection(gate=gate, reason=reason, strict=strict).set_caching_options(False)
+    target.configure(report_rejection(gate=gate, reason=reason, strict=strict), cache=False)
