@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from kfp_hybrid.cli.options import config_option, open_package, open_target
@@ -58,7 +59,7 @@ def _look(target: "Target", console: Console) -> bool:
                 except UserError as error:
                     state, found = "wrong", str(error)
                     healthy, hopeless = False, check.needed
-            table.add_row(check.title, f"[{STYLES[state]}]{state}[/]", found)
+            table.add_row(check.title, f"[{STYLES[state]}]{state}[/]", escape(found))
     console.print(table)
     return healthy
 
