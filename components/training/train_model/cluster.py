@@ -7,6 +7,10 @@ from typing import Any
 from kfp_hybrid.step import StepError
 
 
+class WorkerLost(StepError):
+    """Another worker has gone, or never came; what all of them can mend by starting again."""
+
+
 def is_chief(strategy: str) -> bool:
     """Whether this process publishes the result: the only one, or the first of several workers."""
     if strategy != "multi_worker":

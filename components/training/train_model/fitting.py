@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from kfp_hybrid.components.training.train_model.checkpoints import State
+from kfp_hybrid.components.training.train_model.cluster import WorkerLost
 from kfp_hybrid.components.training.train_model.training_input import LABEL, ROWS, WEIGHT, TrainingInput
 from kfp_hybrid.preprocessing import Preprocessing
 from kfp_hybrid.step import StepError
@@ -199,7 +200,7 @@ class Trainer:
         what = " ".join((error.message or type(error).__name__).split())[:300]
         where = f"epoch {epoch + 1}, batches {step + 1} and following"
         if isinstance(error, tf.errors.UnavailableError | tf.errors.AbortedError | tf.errors.CancelledError):
-            return StepError(f"training stopped in {where}: another worker has gone ({what}); start all workers again")
+            return WorkerLost(f"training stopped in {where}: another worker has gone ({what}); start all workers again")
         return StepError(f"training failed in {where}: {what}")
 
 

@@ -4,6 +4,7 @@ import logging
 
 import tensorflow as tf
 
+from kfp_hybrid.components.training.train_model.cluster import WorkerLost
 from kfp_hybrid.step import StepError
 
 
@@ -38,7 +39,7 @@ def _multi_worker() -> tf.distribute.Strategy:
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
-        raise StepError(f"strategy is multi_worker, but the workers cannot meet: {_one_line(error)}") from None
+        raise WorkerLost(f"strategy is multi_worker, but the workers cannot meet: {_one_line(error)}") from None
 
 
 def _tpu() -> tf.distribute.Strategy:
