@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kfp_hybrid.components.evaluation.evaluate_model.metrics import OperatingPoints
 from kfp_hybrid.edge.model import decisions
+from kfp_hybrid.scoring.metrics import OperatingPoints
 
 METRIC = {"binary": "AUC", "multiclass": "accuracy", "regression": "mean absolute error"}
 

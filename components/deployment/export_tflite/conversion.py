@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 
 from kfp_hybrid.components.deployment.export_tflite.sampling import sample_rows
-from kfp_hybrid.components.evaluation.evaluate_model.serving import ServingModel
 from kfp_hybrid.data.examples import Examples
 from kfp_hybrid.edge.litert import SCORES, SIGNATURE
 from kfp_hybrid.edge.model import plain_inputs
-from kfp_hybrid.preprocessing import FILE_NAME, Preprocessing
+from kfp_hybrid.preprocessing import FILE_NAME
+from kfp_hybrid.scoring.saved_model import ServingModel, saved_preprocessing
 from kfp_hybrid.step import StepError
 
 QUANTIZATIONS = ("float32", "dynamic_range", "float16", "int8")
@@ -141,8 +141,7 @@ class SourceModel(ServingModel):
 
     def __init__(self, path: Path):
         super().__init__(path, "model")
-        constants = path / "assets.extra" / FILE_NAME
-        self._preprocessing = Preprocessing.load(constants) if constants.is_file() else None
+        self._preprocessing = saved_preprocessing(path)
         if self._preprocessing is None:
             self._require_numeric_inputs()
         elif SIGNATURE not in self._loaded.signatures:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kfp_hybrid.components.deployment.export_tflite.conversion import QUANTIZATIONS
-from kfp_hybrid.components.evaluation.evaluate_model.request import Answer, find_answer
 from kfp_hybrid.data.examples import Examples
 from kfp_hybrid.preprocessing import FILE_NAME, Preprocessing
+from kfp_hybrid.scoring.answer import Answer, find_answer
 from kfp_hybrid.step import StepError
 
 POLICIES = ("smallest", "fastest", "most-accurate")

@@ -4,7 +4,6 @@ import logging
 from collections import defaultdict
 from dataclasses import dataclass
 
-from kfp_hybrid.components.evaluation.evaluate_model.metrics import Scores
 from kfp_hybrid.components.evaluation.evaluate_model.request import Request
 from kfp_hybrid.components.evaluation.evaluate_model.scoring import ScoredSplit, score_split
 from kfp_hybrid.components.evaluation.evaluate_model.thresholds import (
@@ -14,6 +13,7 @@ from kfp_hybrid.components.evaluation.evaluate_model.thresholds import (
     reason,
     worst_first,
 )
+from kfp_hybrid.scoring.metrics import Scores
 
 
 @dataclass(frozen=True)

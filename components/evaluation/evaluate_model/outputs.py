@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from kfp_hybrid.components.evaluation.evaluate_model.evaluation import Evaluation
-from kfp_hybrid.components.evaluation.evaluate_model.metrics import (
+from kfp_hybrid.components.evaluation.evaluate_model.thresholds import Measurement, Verdict
+from kfp_hybrid.scoring.metrics import (
     METRICS,
     PRIMARY,
     BinaryScores,
@@ -17,7 +18,6 @@ from kfp_hybrid.components.evaluation.evaluate_model.metrics import (
     OperatingPoints,
     confusion_matrix,
 )
-from kfp_hybrid.components.evaluation.evaluate_model.thresholds import Measurement, Verdict
 
 FORMAT = "kfp-hybrid/evaluation"
 VERSION = 1

@@ -6,7 +6,11 @@ from typing import Any
 import numpy as np
 
 from kfp_hybrid.components.evaluation.evaluate_model.evaluation import Evaluation
-from kfp_hybrid.components.evaluation.evaluate_model.metrics import (
+from kfp_hybrid.components.evaluation.evaluate_model.outputs import curve, shown_confusion
+from kfp_hybrid.components.evaluation.evaluate_model.thresholds import Measurement, Verdict, distinct
+from kfp_hybrid.reports import render
+from kfp_hybrid.reports.text import number
+from kfp_hybrid.scoring.metrics import (
     METRICS,
     PRIMARY,
     PRIMARY_INTERVAL,
@@ -15,10 +19,6 @@ from kfp_hybrid.components.evaluation.evaluate_model.metrics import (
     RegressionScores,
     wilson_interval,
 )
-from kfp_hybrid.components.evaluation.evaluate_model.outputs import curve, shown_confusion
-from kfp_hybrid.components.evaluation.evaluate_model.thresholds import Measurement, Verdict, distinct
-from kfp_hybrid.reports import render
-from kfp_hybrid.reports.text import number
 
 KEY_FIGURES = {
     "binary": ["auc", "auc_pr", "log_loss", "precision", "recall", "f1", "calibration_ratio"],

@@ -7,29 +7,9 @@ from typing import Any
 
 from kfp_hybrid.components.evaluation.evaluate_model.thresholds import Threshold, parse_thresholds
 from kfp_hybrid.data.examples import Examples
-from kfp_hybrid.preprocessing import FILE_NAME, TASKS, Label, Preprocessing
+from kfp_hybrid.scoring.answer import Answer, find_answer
+from kfp_hybrid.scoring.saved_model import saved_preprocessing
 from kfp_hybrid.step import StepError
-
-PREPROCESSING = f"assets.extra/{FILE_NAME}"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model's scores are about.
-
-    Args:
-        task: binary, multiclass or regression.
-        label: the label column.
-        classes: class values in the order of the scores (binary: negative, positive); () for regression.
-    """
-
-    task: str
-    label: str
-    classes: tuple[Any, ...]
-
-    def encoder(self) -> Preprocessing:
-        """What turns raw labels into positions in `classes`."""
-        return Preprocessing(self.task, Label(self.label, self.classes), (), ())
 
 
 @dataclass(frozen=True)
@@ -132,55 +112,6 @@ def check_request(
     )
 
 
-def find_answer(model: Path, label: str, task: str, classes: Sequence[Any]) -> Answer:
-    """What a model's scores are about: from the model itself where it says so, otherwise from the parameters.
-
-    Args:
-        model: SavedModel directory.
-        label: the label column or "".
-        task: a task or "auto".
-        classes: class values or nothing.
-
-    Raises:
-        StepError: there is no model, it contradicts the parameters, or neither of them says enough.
-    """
-    if task not in ("auto", *TASKS):
-        raise StepError(f"task is {task!r}; it must be one of auto, {', '.join(TASKS)}")
-    if not (model / "saved_model.pb").is_file():
-        raise StepError(f"{model} is not a SavedModel: it has no saved_model.pb")
-    given = tuple(_whole(value) for value in classes)
-    if (model / PREPROCESSING).is_file():
-        return _own_answer(Preprocessing.load(model / PREPROCESSING), label, task, given)
-    if not label or task == "auto":
-        raise StepError(
-            f"the model does not say what it predicts (it has no {PREPROCESSING}); "
-            f"give label (a column) and task ({', '.join(TASKS)})"
-        )
-    if task == "regression":
-        given = ()
-    elif task == "binary":
-        given = given or (0, 1)
-        if len(given) != 2:
-            raise StepError(f"classes has {len(given)} values; a binary task has two: negative, positive")
-    elif len(given) < 2:
-        raise StepError("give classes: the class values in the order of the model's scores")
-    return Answer(task, label, given)
-
-
-def _own_answer(preprocessing: Preprocessing, label: str, task: str, classes: tuple[Any, ...]) -> Answer:
-    if task not in ("auto", preprocessing.task):
-        raise StepError(f"task is {task!r}, but the model was trained for {preprocessing.task}; leave task at auto")
-    own = preprocessing.label.classes
-    if classes and list(map(str, classes)) != list(map(str, own)):
-        raise StepError(f"classes is {list(classes)}, but the model's classes are {list(own)}; leave classes empty")
-    return Answer(preprocessing.task, label or preprocessing.label.name, own)
-
-
-def _whole(value: Any) -> Any:
-    """1 for 1.0: some runners turn whole numbers in lists into floats."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def _check_columns(examples: Examples, answer: Answer, slice_columns: Sequence[str]) -> None:
     available = ", ".join(examples.columns)
     if answer.label not in examples.columns:
@@ -196,9 +127,9 @@ def _baseline_order(baseline: Path, answer: Answer) -> list[int]:
     """The baseline's score columns in the order of the model's classes."""
     if not (baseline / "saved_model.pb").is_file():
         raise StepError(f"the baseline {baseline} is not a SavedModel: it has no saved_model.pb")
-    if not (baseline / PREPROCESSING).is_file():  # it says nothing, so it is taken to answer the same question
+    other = saved_preprocessing(baseline)
+    if other is None:  # it says nothing, so it is taken to answer the same question
         return list(range(len(answer.classes)))
-    other = Preprocessing.load(baseline / PREPROCESSING)
     if other.task != answer.task:
         raise StepError(f"the baseline was trained for {other.task}, the model for {answer.task}; leave it out")
     own, others = list(map(str, answer.classes)), list(map(str, other.label.classes))

@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kfp_hybrid.components.evaluation.evaluate_model.metrics import (
+from kfp_hybrid.components.evaluation.evaluate_model.request import Request
+from kfp_hybrid.components.evaluation.evaluate_model.slices import Slice, SliceColumn, slice_column
+from kfp_hybrid.scoring.metrics import (
     BinaryScores,
     MulticlassScores,
     RegressionScores,
     concatenate,
 )
-from kfp_hybrid.components.evaluation.evaluate_model.request import Request
-from kfp_hybrid.components.evaluation.evaluate_model.serving import ServingModel
-from kfp_hybrid.components.evaluation.evaluate_model.slices import Slice, SliceColumn, slice_column
+from kfp_hybrid.scoring.saved_model import ServingModel
 from kfp_hybrid.step import StepError
 
 Array = np.ndarray[Any, Any]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kfp_hybrid.components.evaluation.evaluate_model.metrics import METRICS, PRIMARY
+from kfp_hybrid.scoring.metrics import METRICS, PRIMARY
 from kfp_hybrid.step import StepError
 
 KEYS = ("min", "max", "min_change", "max_change", "slice_min", "slice_max", "slice_min_change", "slice_max_change")

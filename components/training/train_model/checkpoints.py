@@ -1,21 +1,14 @@
 """Checkpoints: what training needs to go on after a kill as if nothing had happened.
 
 One file holds the state after an epoch: weights, random number generators, optimizer, early stopping and the
-history. It is replaced atomically. Its folder is named by a fingerprint of the data and all parameters, so a
-changed run never goes on from a foreign checkpoint, and is locked, so two equal runs never share one.
+history. It is replaced atomically. Its folder comes from `kfp_hybrid.checkpoints`.
 """
 
-import contextlib
 import dataclasses
-import fcntl
-import hashlib
 import json
 import logging
 import os
-import shutil
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,65 +17,6 @@ import numpy as np
 from kfp_hybrid.step import StepError
 
 FILE_NAME = "checkpoint.npz"
-LOCK_NAME = "lock"
-
-
-def fingerprint(description: Mapping[str, Any]) -> str:
-    """A name for everything that a training's result depends on: sha256 (hex, shortened) of its canonical JSON."""
-    canonical = json.dumps(description, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
-
-
-@contextlib.contextmanager
-def checkpoint_folder(base: Path, name: str) -> Iterator[Path]:
-    """A folder that belongs to this process alone, removed when the training succeeds.
-
-    If another process holds the folder `name`, this one gets an empty folder of its own, which never outlives it.
-
-    Args:
-        base: where checkpoints are kept; made if need be.
-        name: the fingerprint of the training.
-
-    Yields:
-        The folder; it holds a checkpoint if an equal training was interrupted before.
-
-    Raises:
-        StepError: the folder cannot be made.
-    """
-    try:
-        lock = _lock(base / name)
-        private = None if lock else Path(tempfile.mkdtemp(prefix=f"{name}.", dir=base))
-    except OSError as error:
-        raise StepError(f"checkpoint_dir {base} cannot be used: {error.strerror}; give a writable folder") from None
-    if private:
-        logging.info("another run trains the same model right now; this one starts from the beginning")
-        try:
-            yield private
-        finally:
-            shutil.rmtree(private, ignore_errors=True)
-        return
-    with contextlib.closing(lock):  # closing the file gives the lock back
-        yield base / name
-        shutil.rmtree(base / name, ignore_errors=True)
-
-
-def _lock(folder: Path) -> Any:
-    """The open and locked lock file of a folder, or None when another process has locked it."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            file = (folder / LOCK_NAME).open("w")
-        except FileNotFoundError:  # its owner finished and removed the folder in between
-            continue
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return None
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(folder / LOCK_NAME)):
-                return file
-        file.close()  # the lock of a file that has been removed means nothing
 
 
 @dataclasses.dataclass

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from kfp_hybrid.checkpoints import checkpoint_folder, fingerprint
 from kfp_hybrid.components.training.train_model import building, checkpoints, cluster, serving, strategies
 from kfp_hybrid.components.training.train_model.checkpoints import State
 from kfp_hybrid.components.training.train_model.evaluation import Evaluator
@@ -17,11 +18,11 @@ from kfp_hybrid.components.training.train_model.event_log import write_event_log
 from kfp_hybrid.components.training.train_model.features import SCHEMA_FILE
 from kfp_hybrid.components.training.train_model.fitting import Schedule, Trainer
 from kfp_hybrid.components.training.train_model.parameters import Parameters
-from kfp_hybrid.components.training.train_model.publishing import publishing
 from kfp_hybrid.components.training.train_model.training_input import TrainingInput
 from kfp_hybrid.components.training.train_model.user_module import UserModule, user_error
 from kfp_hybrid.data.examples import Examples
 from kfp_hybrid.preprocessing import Preprocessing
+from kfp_hybrid.publishing import publishing
 from kfp_hybrid.step import StepError
 
 CHECKED_ROWS = 1024
@@ -75,7 +76,7 @@ class Session:
             self._module.run()
         build = building.make_builder(self._preprocessing, self._parameters.hyperparameters, self._module)
         with (
-            checkpoints.checkpoint_folder(checkpoint_base, self._fingerprint(strategy)) as folder,
+            checkpoint_folder(checkpoint_base, self._fingerprint(strategy)) as folder,
             publishing(model) as new_model,
             publishing(logs) as new_logs,
         ):
@@ -134,7 +135,7 @@ class Session:
     def _fingerprint(self, strategy: tf.distribute.Strategy) -> str:
         p = self._parameters
         splits = [name for name in (p.train_split, p.eval_split) if name]
-        return checkpoints.fingerprint(
+        return fingerprint(
             {
                 "columns": self._examples.schema_fingerprint,
                 "files": {name: [file.sha256 for file in self._examples.split(name).files] for name in splits},

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kfp_hybrid.checkpoints import checkpoint_base
 from kfp_hybrid.components.training.train_model import cluster, features
 from kfp_hybrid.components.training.train_model.checkpoints import State
 from kfp_hybrid.components.training.train_model.hyperparameters import Hyperparameters
@@ -21,8 +22,6 @@ from kfp_hybrid.components.training.train_model.user_module import UserModule
 from kfp_hybrid.data.examples import Examples
 from kfp_hybrid.preprocessing import Preprocessing
 from kfp_hybrid.step import StepError
-
-CHECKPOINTS_VARIABLE = "KFP_HYBRID_CHECKPOINTS"
 
 
 def train(
@@ -72,7 +71,7 @@ def train(
     with _quiet_tensorflow():
         from kfp_hybrid.components.training.train_model.session import Session
     session = Session(data, preprocessing, weights, module, parameters)
-    state = session.run(_checkpoint_base(parameters, Path(model)), Path(schema), Path(model), Path(logs))
+    state = session.run(checkpoint_base(parameters.checkpoint_dir, Path(model)), Path(schema), Path(model), Path(logs))
     metadata: dict[str, str | int] = {
         "framework": "tensorflow",
         "task": preprocessing.task,
@@ -123,11 +122,6 @@ def _class_weights(examples: Examples, preprocessing: Preprocessing, parameters:
             )
         weights[classes.index(name)] = weight
     return weights
-
-
-def _checkpoint_base(parameters: Parameters, model: Path) -> Path:
-    """The parameter, or what the runner offers, or a folder beside the output."""
-    return Path(parameters.checkpoint_dir or os.environ.get(CHECKPOINTS_VARIABLE) or model.parent / ".checkpoints")
 
 
 @contextlib.contextmanager

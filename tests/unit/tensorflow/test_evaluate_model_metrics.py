@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kfp_hybrid.components.evaluation.evaluate_model.metrics import (
+from kfp_hybrid.scoring.metrics import (
     BINARY,
     MULTICLASS,
     REGRESSION,

@@ -2,7 +2,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kfp_hybrid.components.evaluation.evaluate_model.metrics import METRICS
 from kfp_hybrid.components.evaluation.evaluate_model.thresholds import (
     DEFAULTS,
     KEYS,
@@ -14,6 +13,7 @@ from kfp_hybrid.components.evaluation.evaluate_model.thresholds import (
     reason,
     worst_first,
 )
+from kfp_hybrid.scoring.metrics import METRICS
 from kfp_hybrid.step import StepError
 
 

@@ -4,7 +4,8 @@ import sys
 import numpy as np
 import pytest
 
-from kfp_hybrid.components.training.train_model.checkpoints import State, checkpoint_folder, fingerprint, load, save
+from kfp_hybrid.checkpoints import checkpoint_folder, fingerprint
+from kfp_hybrid.components.training.train_model.checkpoints import State, load, save
 from kfp_hybrid.step import StepError
 
 STATE = State(
@@ -87,7 +88,8 @@ def test_equal_trainings_at_once_do_not_share_a_folder(tmp_path):
 
 def test_the_lock_goes_with_a_killed_process(tmp_path):
     code = (
-        "import os, sys, pathlib; from kfp_hybrid.components.training.train_model.checkpoints import *\n"
+        "import os, sys, pathlib; from kfp_hybrid.checkpoints import *\n"
+        "from kfp_hybrid.components.training.train_model.checkpoints import *\n"
         "with checkpoint_folder(pathlib.Path(sys.argv[1]), 'abc') as folder:\n"
         "    save(folder, State(epochs=5)); os.kill(os.getpid(), 9)"
     )

@@ -19,8 +19,19 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
+PREPROCESSING = f"assets.extra/{FILE_NAME}"
 SIGNATURE = "serving_default"
 SCORES = "scores"
+
+
+def saved_preprocessing(model: Path) -> Preprocessing | None:
+    """The preprocessing constants that train_model puts beside a SavedModel; None when it has none.
+
+    Raises:
+        StepError: they are damaged.
+    """
+    constants = model / PREPROCESSING
+    return Preprocessing.load(constants) if constants.is_file() else None
 
 
 class ServingModel:
@@ -91,6 +102,16 @@ class ServingModel:
         Raises:
             StepError: a column has values the signature cannot take, or the output has another shape or is not finite.
         """
+        scores = self.raw_scores(batch)
+        if bad := int(np.sum(~np.isfinite(scores).all(axis=1))):
+            raise StepError(
+                f"the {self.role} returns NaN or infinite scores for {bad} of the {len(scores)} rows of a batch; "
+                "it is broken: look at its training loss"
+            )
+        return scores
+
+    def raw_scores(self, batch: pa.RecordBatch) -> Array:
+        """Like `score`, except that scores need not be finite."""
         import tensorflow as tf
 
         columns = {name: batch.column(self._column_of[name]) for name in self._inputs}
@@ -104,13 +125,7 @@ class ServingModel:
                 f"the {self.role} returns the shape {list(scores.shape)} for {batch.num_rows} rows; "
                 "expected one output of shape [N], [N, 1] or [N, K]"
             )
-        scores = scores.reshape(len(scores), -1)
-        if bad := int(np.sum(~np.isfinite(scores).all(axis=1))):
-            raise StepError(
-                f"the {self.role} returns NaN or infinite scores for {bad} of the {len(scores)} rows of a batch; "
-                "it is broken: look at its training loss"
-            )
-        return scores
+        return scores.reshape(len(scores), -1)
 
     def _find_output(self) -> str:
         outputs = self._signature.structured_outputs
@@ -172,7 +187,5 @@ def _gist(error: Exception) -> str:
 
 def _renamed_columns(model: Path) -> dict[str, str]:
     """Input -> column, where train_model had to call an input otherwise than its column (such as "wind speed")."""
-    constants = model / "assets.extra" / FILE_NAME
-    if not constants.is_file():
-        return {}
-    return {name: column for column, name in Preprocessing.load(constants).serving_names.items()}
+    preprocessing = saved_preprocessing(model)
+    return {name: column for column, name in preprocessing.serving_names.items()} if preprocessing else {}

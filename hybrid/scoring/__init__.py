@@ -1,0 +1,1 @@
+"""Scores of models on rows: what steps that judge, convert or use a model share."""
