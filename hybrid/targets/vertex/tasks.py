@@ -1,0 +1,6 @@
+"""What a pipeline asks of Vertex AI, each a function of the profile and the resources."""
+
+from kfp_hybrid.targets.vertex.steps import configure
+from kfp_hybrid.targets.vertex.training import train
+
+__all__ = ["configure", "train"]
