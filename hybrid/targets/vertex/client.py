@@ -115,20 +115,6 @@ class Client:
 
         return AuthorizedSession(self.credentials)
 
-    def sdk(self) -> Any:
-        """The module `google.cloud.aiplatform`, made ready for this project: its settings are global."""
-        from google.cloud import aiplatform
-
-        logging.getLogger("google.cloud.aiplatform").setLevel(logging.WARNING)
-        aiplatform.init(
-            project=self.profile.project,
-            location=self.profile.location,
-            credentials=self.credentials,
-            api_endpoint=self.endpoint,
-            api_transport="rest",
-        )
-        return aiplatform
-
     def post(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send JSON to a service that has no client library here, and return its answer."""
         response = self.session.post(url, json=body, timeout=TIMEOUT)
@@ -160,8 +146,14 @@ class Client:
         try:
             return attempts(function)
         except _TROUBLE as error:
-            gave_up = f"; gave up after {self.patience:g} s, try again later" if again and _may_pass(error) else ""
-            raise UserError(f"cannot {doing}: {_said(error)}{gave_up}{self._advice(error, role)}") from None
+            what = f"cannot {doing}: {_said(error)}"
+            if _may_pass(error):
+                what += (
+                    f"; gave up after {self.patience:g} s, try again later"
+                    if again
+                    else ("; it may have been done all the same, so look before you try again")
+                )
+            raise UserError(what + self._advice(error, role)) from None
 
     def _advice(self, error: Exception, role: str) -> str:
         """What to do about a refusal."""

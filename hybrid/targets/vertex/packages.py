@@ -1,21 +1,24 @@
 """Packages for Vertex AI: written as one document, and looked at before anything is asked of Google Cloud."""
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kfp import compiler
+import yaml
+from google.protobuf import json_format
+from kfp import compiler, components
 
+from kfp_hybrid import images
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.lint import ERROR, Finding
 from kfp_hybrid.lint.rules.values import LIMIT
 from kfp_hybrid.package import Package, writing
-from kfp_hybrid.profiles import VertexProfile
+from kfp_hybrid.profiles import VertexProfile, image_reference
 from kfp_hybrid.targets.interface import Component
-from kfp_hybrid.targets.packages import use_images
 
 LONGEST_ID = 128
 
@@ -28,12 +31,23 @@ def write(pipeline: Component, profile: VertexProfile, path: Path) -> None:
     """
     if pipeline.platform_spec.platforms:
         raise UserError(
-            f"the pipeline {pipeline.name} calls kfp.kubernetes or has a PipelineConfig, and Vertex AI refuses a package "
-            "with such settings; leave them to target.configure"
+            f"the pipeline {pipeline.name} calls kfp.kubernetes or has a PipelineConfig, and Vertex AI refuses a "
+            "package with such settings; leave them to target.configure"
         )
-    use_images(pipeline, profile)
     with writing(path):
-        compiler.Compiler().compile(pipeline, str(path))
+        compiler.Compiler().compile(_with_images(pipeline, profile), str(path))
+
+
+def _with_images(pipeline: Component, profile: VertexProfile) -> Component:
+    """The pipeline with the images of the profile in place of those of this collection; others are left alone.
+
+    All references are exchanged here, when the pipeline is written, so that none can be forgotten: also those that
+    stand inside of an argument, as in a custom job.
+    """
+    references = {images.image(name): image_reference(profile, name) for name in images.names()}
+    ours = re.compile(rf"(?<![-\w./])(?:{'|'.join(map(re.escape, references))})(?![-\w.@])")
+    text = ours.sub(lambda found: references[found[0]], json_format.MessageToJson(pipeline.pipeline_spec))
+    return components.load_component_from_text(yaml.safe_dump(json.loads(text)))
 
 
 def check(package: Package, findings: Sequence[Finding]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from google.api_core.exceptions import Conflict, NotFound
+from google.protobuf import json_format
 
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.package import Package
@@ -25,8 +26,9 @@ LIST_FIELDS = "name,state,display_name,create_time"
 
 _STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "cancelled",
            "RUNNING": "running", "CANCELLING": "running"}  # fmt: skip
-_TASK_STATES = {"RUNNING": "running", "CANCEL_PENDING": "running", "CANCELLING": "running", "SUCCEEDED": "done",
-                "SKIPPED": "cached", "FAILED": "failed", "CANCELLED": "stopped", "NOT_TRIGGERED": "skipped"}  # fmt: skip
+_STEP_STATES = {"SUCCEEDED": "done", "FAILED": "failed", "CANCELLED": "stopped", "SKIPPED": "cached",
+                "NOT_TRIGGERED": "skipped", "RUNNING": "running", "CANCEL_PENDING": "running",
+                "CANCELLING": "running"}  # fmt: skip
 
 
 def new_job(client: Client, package: Package, arguments: Mapping[str, Any], *, caching: bool) -> "NewJob":
@@ -35,13 +37,15 @@ def new_job(client: Client, package: Package, arguments: Mapping[str, Any], *, c
     Raises:
         UserError: the SDK refuses a name or the region.
     """
+    from google.cloud import aiplatform
+
     check_arguments(package, arguments)
     profile = client.profile
     with tempfile.TemporaryDirectory() as folder:
         template = Path(folder) / "package.yaml"
         template.write_text(package.text, "utf-8")
         try:
-            job = client.sdk().PipelineJob(
+            job = aiplatform.PipelineJob(
                 display_name=package.name,
                 template_path=str(template),
                 job_id=job_id(package),
@@ -51,6 +55,9 @@ def new_job(client: Client, package: Package, arguments: Mapping[str, Any], *, c
                 encryption_spec_key_name=profile.encryption_key,
                 labels=profile.labels or None,
                 failure_policy="slow",  # as on the other targets: what does not depend on a failed step goes on
+                project=profile.project,
+                location=profile.location,
+                credentials=client.credentials,
             )
         except ValueError as error:
             raise UserError(f"Vertex AI refuses {package.name}: {' '.join(str(error).split())}") from None
@@ -186,7 +193,7 @@ def _steps(job: "PipelineJob") -> Iterator[tuple[str, "PipelineTaskDetail"]]:
     There are tasks too for the pipeline itself, its branches, loops and importers: their names are not those of steps.
     A step in a loop is there once for each round; the later ones get a number.
     """
-    names = _step_names(dict(job.pipeline_spec))
+    names = _step_names(json_format.MessageToDict(type(job).pb(job).pipeline_spec))
     seen: Counter[str] = Counter()
     for task in sorted(job.job_detail.task_details, key=lambda task: (task.create_time or _LATER, task.task_id)):
         if task.task_name in names:
@@ -215,7 +222,7 @@ def _step_names(spec: Mapping[str, Any]) -> set[str]:
 
 
 def _step_status(name: str, task: "PipelineTaskDetail") -> StepStatus:
-    state = _TASK_STATES.get(task.state.name, "waiting")
+    state = _STEP_STATES.get(task.state.name, "waiting")
     seconds = None
     if task.start_time and state not in ("cached", "skipped"):
         end = task.end_time or datetime.datetime.now(datetime.timezone.utc)
