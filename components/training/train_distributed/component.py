@@ -80,8 +80,9 @@ def train_distributed(
         runtime: The ClusterTrainingRuntime of Kubeflow Trainer to run in.
         image: Image of the pods; empty for the tensorflow image of this version of kfp-hybrid.
         pod: What each pod gets: resources (limits and requests, such as {"cpu": "8", "nvidia.com/gpu": "1"}),
-            node_selector, tolerations, pull_secrets (names), env (values), secrets (tables with secret, env, path and
-            optional as in a target profile) and checkpoint_claim (a PersistentVolumeClaim that all nodes can mount).
+            node_selector, tolerations (as Kubernetes spells them), pull_secrets (names), env (values), secrets (tables
+            with secret, env, path and optional as in a target profile), checkpoint_claim (a PersistentVolumeClaim that
+            all nodes can mount) and labels (of the TrainJob, such as the queue of Kueue).
         namespace: Where the TrainJob runs; empty for the namespace of this step.
         storage_secret: Kubernetes secret with the keys accesskey and secretkey for the pods, as Kubeflow Pipelines has
             it; empty when pod.secrets, the runtime or the service account gives them access to the artifacts.

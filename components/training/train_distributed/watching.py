@@ -1,0 +1,194 @@
+"""Waiting for a TrainJob, and saying meanwhile how it goes: what its pods wait for, and the log of its first node."""
+
+import collections
+import datetime
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kubernetes.client import V1ContainerStatus, V1Pod
+
+from kfp_hybrid.components.training.train_distributed.cluster_api import Cluster, index_of
+from kfp_hybrid.components.training.train_distributed.request import NODE_LOST
+from kfp_hybrid.components.training.train_distributed.train_job import KIND, NODE
+from kfp_hybrid.step import StepError
+
+POLL_SECONDS = 10.0
+TAIL_LINES = 30  # of a failed node, for the log of the step
+OVERLAP_SECONDS = 5  # between two looks at a log, since the clocks are not the same; lines are known by their times
+
+
+class TrainingFailed(StepError):
+    """The TrainJob has failed, or was not done in time."""
+
+
+class OutOfTime(TrainingFailed):
+    """The TrainJob was not done in time; it may still run."""
+
+
+def condition(train_job: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
+    """The condition of a TrainJob that is `kind`, such as "Complete", if it holds."""
+    conditions = (train_job.get("status") or {}).get("conditions") or []
+    return next((c for c in conditions if c.get("type") == kind and c.get("status") == "True"), None)
+
+
+class Watch:
+    """Looks at one TrainJob again and again.
+
+    Args:
+        cluster: where it is.
+        name: its name.
+        sleep: waits some seconds between two looks.
+    """
+
+    def __init__(self, cluster: Cluster, name: str, sleep: Callable[[float], None] = time.sleep):
+        self._cluster = cluster
+        self._name = name
+        self._sleep = sleep
+        self._said: dict[str, str] = {}
+        self._log = FirstNodeLog(cluster)
+
+    def wait(self, timeout_seconds: float, poll_seconds: float = POLL_SECONDS) -> None:
+        """Wait until the TrainJob is complete.
+
+        Args:
+            timeout_seconds: the most, since the TrainJob was made; 0 for no end.
+            poll_seconds: between two looks.
+
+        Raises:
+            TrainingFailed: it has failed, was not done in time, or is gone; with what its pods say.
+        """
+        while True:
+            job = self._cluster.get(self._name)
+            if job is None:
+                raise TrainingFailed(f"{KIND} {self._where} is gone; somebody has deleted it: run the step again")
+            pods = self._cluster.pods(self._name)
+            self._report(job, pods)
+            if condition(job, "Complete"):
+                return
+            if failed := condition(job, "Failed"):
+                raise TrainingFailed(self._explain(failed, pods))
+            if timeout_seconds and _age(job) > timeout_seconds:
+                raise OutOfTime(self._explain_stuck(pods, timeout_seconds))
+            self._sleep(poll_seconds)
+
+    @property
+    def _where(self) -> str:
+        return f"{self._cluster.namespace}/{self._name}"
+
+    def _report(self, job: Mapping[str, Any], pods: list[V1Pod]) -> None:
+        if condition(job, "Suspended"):
+            self._say(KIND, "is suspended, waits for its turn")
+        for pod in pods:
+            self._say(f"{NODE} {index_of(pod)}", state_of(pod))
+        waiting = [pod.metadata.name for pod in pods if pod.status.phase == "Pending"]
+        for kind, name in [(KIND, self._name), *(("Pod", name) for name in waiting)]:
+            for event in self._cluster.warnings(kind, name):
+                self._say(event.metadata.uid, f"{event.reason}: {event.message}", as_=f"{kind} {name}")
+        self._log.follow(pods)
+
+    def _say(self, key: str, what: str, as_: str = "") -> None:
+        if self._said.get(key) != what:
+            self._said[key] = what
+            logging.info("%s: %s", as_ or key, " ".join(what.split()))
+
+    def _explain(self, failed: Mapping[str, Any], pods: list[V1Pod]) -> str:
+        what = f"{failed.get('reason', '')}: {failed.get('message', '')}".strip(": ") or "no reason given"
+        culprit = first_failed(pods)
+        if culprit:
+            lines = self._cluster.log(culprit.metadata.name, tail=TAIL_LINES)
+            for line in lines:
+                logging.error("%s %d: %s", NODE, index_of(culprit), _without_time(line))
+            what = f"{NODE} {index_of(culprit)}: {cause(culprit, lines)}"
+        elif self._log.last:
+            what = f"{what}; last of {NODE} 0: {self._log.last[-1]}"
+        return f"the training has failed: {' '.join(what.split())[:500]}; {KIND} {self._where} is kept"
+
+    def _explain_stuck(self, pods: list[V1Pod], seconds: float) -> str:
+        states = "; ".join(f"{NODE} {index_of(pod)}: {state_of(pod)}" for pod in pods) or "it has no pods"
+        what = " ".join(states.split())[:500]
+        return f"the training is not done {seconds:g} s after its start: {what}; raise timeout_seconds, or see why"
+
+
+class FirstNodeLog:
+    """Passes the log of node 0 on, as it grows."""
+
+    def __init__(self, cluster: Cluster):
+        self.last: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        self._cluster = cluster
+        self._pod = ""
+        self._newest = ""
+        self._read_at = 0.0
+
+    def follow(self, pods: list[V1Pod]) -> None:
+        """Log the lines that are new."""
+        pod = next((pod for pod in pods if index_of(pod) == 0 and pod.status.phase != "Pending"), None)
+        if pod is None:
+            return
+        if pod.metadata.uid != self._pod:  # a new try of the whole job
+            self._pod, self._newest, self._read_at = pod.metadata.uid, "", 0.0
+        now = time.monotonic()
+        since = math.ceil(now - self._read_at) + OVERLAP_SECONDS if self._newest else None
+        for line in self._cluster.log(pod.metadata.name, since_seconds=since):
+            stamp = line.partition(" ")[0]
+            if stamp > self._newest:
+                self._newest = stamp
+                self.last.append(_without_time(line))
+                logging.info("%s 0: %s", NODE, _without_time(line))
+        self._read_at = now
+
+
+def state_of(pod: V1Pod) -> str:
+    """What a pod does or waits for, in a few words."""
+    status = _container(pod)
+    if status and status.state.terminated:
+        return f"ended: {_ending(status)}"
+    if status and status.state.waiting and status.state.waiting.reason not in (None, "ContainerCreating"):
+        return f"waits: {status.state.waiting.reason} {status.state.waiting.message or ''}".strip()
+    for one in pod.status.conditions or []:
+        if one.type == "PodScheduled" and one.status == "False":
+            return f"waits for a machine: {one.message or one.reason}"
+    return (pod.status.phase or "unknown").lower()
+
+
+def first_failed(pods: list[V1Pod]) -> V1Pod | None:
+    """The pod that ended first and not well; one that stopped only because another had gone comes after all others."""
+
+    def order(pod: V1Pod) -> tuple[bool, datetime.datetime]:
+        ended = _container(pod).state.terminated
+        return ended.exit_code == NODE_LOST, ended.finished_at or datetime.datetime.max.replace(
+            tzinfo=datetime.timezone.utc
+        )
+
+    ended = [pod for pod in pods if (status := _container(pod)) and status.state.terminated]
+    return min((pod for pod in ended if _container(pod).state.terminated.exit_code), key=order, default=None)
+
+
+def cause(pod: V1Pod, log: list[str]) -> str:
+    """Why a pod failed, in one line: what its step said, else how it ended."""
+    lines = [_without_time(line) for line in log]
+    said = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
+    ending = _ending(_container(pod))
+    if "OOMKilled" in ending:
+        return f"{ending}; give it more memory in pod.resources, or lower memory_mb"
+    return said or f"{ending}; {lines[-1] if lines else 'no log'}"
+
+
+def _container(pod: V1Pod) -> V1ContainerStatus | None:
+    return next((status for status in pod.status.container_statuses or [] if status.name == NODE), None)
+
+
+def _ending(status: V1ContainerStatus) -> str:
+    ended = status.state.terminated
+    return f"{ended.reason or 'Error'}, exit status {ended.exit_code}"
+
+
+def _without_time(line: str) -> str:
+    return line.partition(" ")[2]
+
+
+def _age(job: Mapping[str, Any]) -> float:
+    made = datetime.datetime.fromisoformat(job["metadata"]["creationTimestamp"].replace("Z", "+00:00"))
+    return time.time() - made.timestamp()
