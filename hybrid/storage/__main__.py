@@ -1,41 +1,30 @@
-"""`python -m kfp_hybrid.storage download URI PATH` and `upload PATH URI`, for init containers and workers."""
+"""`python -m kfp_hybrid.storage download URI PATH` and `upload PATH URI`, for init containers and workers.
 
-import logging
-import sys
+Exit status: 0 done, 1 with one line on standard error, 143 stopped by SIGTERM.
+"""
 
-import click
+import argparse
 
 from kfp_hybrid import storage
-from kfp_hybrid.storage.command import sync
+from kfp_hybrid.step import step
 
 
-@click.group()
 def main() -> None:
-    """Move files and folders between this machine and object stores."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="python -m kfp_hybrid.storage", description=storage.__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, words in (("download", ("uri", "path")), ("upload", ("path", "uri"))):
+        command = commands.add_parser(name, help=f"{name} an object or a folder; what is there already is left")
+        for word in words:
+            command.add_argument(word)
+    given = parser.parse_args()
+    with step():
+        if given.command == "download":
+            print(storage.download(given.uri, given.path))
+        else:
+            print(storage.upload(given.path, given.uri))
 
-
-@main.command()
-@click.argument("uri")
-@click.argument("path")
-def download(uri: str, path: str) -> None:
-    """Bring the object or folder URI to PATH."""
-    click.echo(storage.download(uri, path))
-
-
-@main.command()
-@click.argument("path")
-@click.argument("uri")
-def upload(path: str, uri: str) -> None:
-    """Bring the file or folder PATH to URI."""
-    click.echo(storage.upload(path, uri))
-
-
-main.add_command(sync)
 
 if __name__ == "__main__":
-    try:
-        main(prog_name="python -m kfp_hybrid.storage")
-    except storage.StorageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    main()

@@ -16,7 +16,7 @@ from google.auth import exceptions as auth_exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud import storage as google_storage
-from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+from google.resumable_media import DataCorruption, InvalidResponse
 from requests.adapters import HTTPAdapter
 
 from kfp_hybrid.storage.certificates import ca_bundle

@@ -6,7 +6,7 @@ import requests
 from google.api_core import exceptions
 from google.api_core.retry import Retry
 from google.auth import exceptions as auth_exceptions
-from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+from google.resumable_media import DataCorruption, InvalidResponse
 
 from kfp_hybrid.storage.errors import Changed, Damaged, NotFound, StorageError
 from kfp_hybrid.storage.retries import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, deadline_seconds
