@@ -95,7 +95,7 @@ class LocalServer:
         self._thread.start()
 
     def fail(self, pattern: str, **how: Any) -> None:
-        """Fail for the next request like `pattern`, such as "POST /v1/things"; `times=math.inf`: always; see `Fault`."""
+        """Fail for the next request like `pattern` ("POST /v1/things"); `times=math.inf`: always; see `Fault`."""
         with self._lock:
             self._faults.append(Fault(pattern, **how))
 

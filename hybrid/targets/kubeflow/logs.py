@@ -1,0 +1,116 @@
+"""What steps have printed: Kubeflow Pipelines keeps no logs, but its console and the cluster can read those of pods."""
+
+import io
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import kfp_server_api
+
+from kfp_hybrid.errors import UserError
+from kfp_hybrid.package import Package
+from kfp_hybrid.targets.kubeflow import runs
+from kfp_hybrid.targets.kubeflow.client import Client, Trouble
+
+RUN_LABEL = "pipeline/runid"
+NODE_ANNOTATION = "workflows.argoproj.io/node-name"
+CONTAINER = "main"
+TEMPLATE = "system-container-impl"
+"""What Kubeflow Pipelines calls the Argo template in which the programs of steps run; pods have its name in theirs."""
+
+log = logging.getLogger(__name__)
+
+
+def lines(client: Client, run_id: str, step: str) -> Iterator[str]:
+    """The lines that a step has printed; see `Target.logs`."""
+    run, package = runs.read(client, run_id)
+    states = {found.name: found.state for found in runs.steps_of(run, package)}
+    if step not in states:
+        raise UserError(f"run {run_id} has no step {step}; it has: {', '.join(states) or 'none yet'}")
+    if states[step] in ("cached", "skipped", "waiting"):
+        why = {"cached": "took its result from an earlier run, which has its log", "skipped": "was skipped"}
+        raise UserError(f"step {step} of run {run_id} {why.get(states[step], 'has not begun')}")
+    found = _from_console(client, run, package, step) or _from_cluster(client, run_id, step)
+    if found is None:
+        page = client.page(f"runs/details/{run_id}")
+        raise UserError(
+            f"neither the console nor the cluster gives the log of step {step}; its pod may be gone. See "
+            f"{f'{page}, or ' if page else ''}the archive of the installation, or while there are pods: "
+            f"kubectl logs -n {client.cluster_namespace} -c {CONTAINER} -l {RUN_LABEL}={run_id}"
+        )
+    return found
+
+
+def _from_console(client: Client, run: kfp_server_api.V2beta1Run, package: Package, step: str) -> Iterator[str] | None:
+    """The log as the console shows it; it also knows the archive, if there is one."""
+    for pod in _pods(run, package, step):
+        query = {"podname": pod, "runid": run.run_id, "podnamespace": client.profile.namespace or ""}
+        try:
+            response = client.get("/k8s/pod/logs", {name: value for name, value in query.items() if value}, raw=True)
+        except Trouble as trouble:
+            log.info("no log of pod %s: %s", pod, trouble)
+            continue
+        response.auto_close = False  # or the last lines are lost
+        return (line.rstrip("\r\n") for line in io.TextIOWrapper(response, encoding="utf-8", errors="replace"))
+    return None
+
+
+def _pods(run: kfp_server_api.V2beta1Run, package: Package, step: str) -> Iterator[str]:
+    """The names that the pods of a step have, the last try first.
+
+    The API names no pods. But the Argo node of a task names the node below it: the workflow, and a hash of the node's
+    name, and the pod has the same hash. With retries, the pods are one below, and Argo numbers their names.
+    """
+    for detail in runs.details_of(run):
+        for child in (detail.child_tasks or []) if detail.display_name == step else []:
+            workflow, _, node = (child.pod_name or "").rpartition("-")
+            for path, retries in _paths(package, package.spec.root.dag, "root", step):
+                name = f"{workflow}.{path}.executor"
+                if retries and _hash(name) == node:
+                    for number in range(retries, -1, -1):
+                        yield f"{workflow}-retry-{TEMPLATE}-{_hash(f'{name}({number})')}"
+            if workflow:
+                yield f"{workflow}-{TEMPLATE}-{node}"
+
+
+def _paths(package: Package, dag: Any, above: str, step: str) -> Iterator[tuple[str, int]]:
+    """Where in the pipeline a step is, as Argo's node names say it, and how often it is retried."""
+    for name, task in dag.tasks.items():
+        component = package.spec.components[task.component_ref.name]
+        if component.WhichOneof("implementation") == "dag":
+            yield from _paths(package, component.dag, f"{above}.{name}", step)
+        elif name == step:
+            yield f"{above}.{name}", task.retry_policy.max_retry_count
+
+
+def _hash(name: str) -> str:
+    """Argo's hash of a node's name: 32-bit FNV-1a."""
+    value = 0x811C9DC5
+    for byte in name.encode():
+        value = (value ^ byte) * 0x01000193 % 2**32
+    return str(value)
+
+
+def _from_cluster(client: Client, run_id: str, step: str) -> Iterator[str] | None:
+    """The log of the pod, when the profile has a kubeconfig."""
+    core = client.core
+    if core is None:
+        return None
+    from kubernetes.client import ApiException
+
+    namespace = client.cluster_namespace
+    of_step = re.compile(rf"\.{re.escape(step)}\.executor(\(\d+\))?$")
+    try:
+        pods = core.list_namespaced_pod(namespace, label_selector=f"{RUN_LABEL}={run_id}").items
+        fitting = [pod for pod in pods if of_step.search((pod.metadata.annotations or {}).get(NODE_ANNOTATION, ""))]
+        if not fitting:
+            return None
+        newest: Any = max(fitting, key=lambda pod: pod.metadata.creation_timestamp)
+        text = core.read_namespaced_pod_log(newest.metadata.name, namespace, container=CONTAINER)
+    except ApiException as error:
+        raise UserError(
+            f"cannot read the log of step {step} from the cluster: {error.status} {error.reason}; "
+            f"reading logs in namespace {namespace} needs the rights to list pods and get pods/log"
+        ) from None
+    return iter(text.splitlines())
