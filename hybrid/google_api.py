@@ -22,6 +22,14 @@ POLL_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
+class ConflictError(StepError):
+    """Somebody else has changed the thing since it was read."""
+
+
+class NotFoundError(StepError):
+    """There is no such thing."""
+
+
 class _PassingError(Exception):
     """What may go away by itself; the message is what to say when it does not."""
 
@@ -80,6 +88,21 @@ class GoogleApi:
             StepError: as for `get`.
         """
         return self._call("POST", path, what, body=body)
+
+    def patch(self, path: str, body: Mapping[str, Any], *, fields: str, what: str) -> dict[str, Any]:
+        """Change some fields of something.
+
+        Args:
+            path: Its path, without the first slash.
+            body: Their new values, and the `etag` of what they were read from.
+            fields: Their names, with commas between them.
+            what: What is being done, to begin an error message with.
+
+        Raises:
+            ConflictError: it is no longer what was read.
+            StepError: as for `get`.
+        """
+        return self._call("PATCH", path, what, query={"updateMask": fields}, body=body)
 
     def list(
         self, path: str, items: str, *, what: str, query: Mapping[str, str] | None = None
@@ -158,12 +181,16 @@ class GoogleApi:
         reason = f"{what}: {response.status_code} {_refusal(answer) or response.reason}"
         if response.status_code in PASSING or response.ok:
             raise _PassingError(reason)
-        raise StepError(reason + _ADVICE.get(response.status_code, ""))
+        error, advice = _REFUSALS.get(response.status_code, (StepError, ""))
+        raise error(reason + advice)
 
 
-_ADVICE = {
-    401: "; is the service account of the run still there?",
-    403: "; grant this to the service account of the run, and see that the API is enabled in the project",
+_REFUSALS = {
+    401: (StepError, "; is the service account of the run still there?"),
+    403: (StepError, "; grant this to the service account of the run, and see that the API is enabled in the project"),
+    404: (NotFoundError, ""),
+    409: (ConflictError, ""),
+    412: (ConflictError, ""),
 }
 
 

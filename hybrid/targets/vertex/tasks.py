@@ -1,6 +1,7 @@
 """What a pipeline asks of Vertex AI, each a function of the profile and the resources."""
 
+from kfp_hybrid.targets.vertex.serving import deploy, shift_traffic
 from kfp_hybrid.targets.vertex.steps import configure
 from kfp_hybrid.targets.vertex.training import train
 
-__all__ = ["configure", "train"]
+__all__ = ["configure", "deploy", "shift_traffic", "train"]

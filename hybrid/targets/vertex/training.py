@@ -8,10 +8,9 @@ from google_cloud_pipeline_components.v1.custom_job.component import custom_trai
 from google_cloud_pipeline_components.v1.custom_job.utils import create_custom_training_job_from_component
 from kfp import components, dsl
 
-from kfp_hybrid import images
 from kfp_hybrid.accelerators import Accelerator, accelerator, vertex_machine
 from kfp_hybrid.errors import UserError
-from kfp_hybrid.profiles import Resources, VertexProfile, image_reference
+from kfp_hybrid.profiles import Resources, VertexProfile
 from kfp_hybrid.targets.vertex.steps import ResourcesFor, configure
 
 Component = dsl.base_component.BaseComponent
@@ -79,7 +78,7 @@ def _custom_job(profile: VertexProfile, component: Component, wanted: Resources,
     gpu = row if row and not row.topologies else None  # the machine type of a TPU says which TPU and how many
     attachment = profile.network_attachment
     job = create_custom_training_job_from_component(
-        _at_home(profile, component),
+        component,
         display_name=component.name,
         replica_count=wanted.nodes,
         machine_type=machine.name,
@@ -99,15 +98,6 @@ def _custom_job(profile: VertexProfile, component: Component, wanted: Resources,
     if row and row.topologies:
         for pool in _parameters(spec)["worker_pool_specs"]["defaultValue"]:
             pool["machine_spec"]["tpu_topology"] = row.topologies[wanted.count]
-    return _component(spec, component.name)
-
-
-def _at_home(profile: VertexProfile, component: Component) -> Component:
-    """The component with its image from where the profile says that images are."""
-    spec = json_format.MessageToDict(component.pipeline_spec)
-    (executor,) = spec["deploymentSpec"]["executors"].values()
-    container = executor["container"]
-    container["image"] = image_reference(profile, images.name_of(container["image"]))
     return _component(spec, component.name)
 
 
