@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kfp_hybrid.package import Package
     from kfp_hybrid.targets import RunStatus, Target
     from kfp_hybrid.targets.local import LocalTarget
-    from kfp_hybrid.targets.local.target import Run
+    from kfp_hybrid.targets.local.running import Run
 
 LOG_LINES = 20
 INTERRUPTED = 130

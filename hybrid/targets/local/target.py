@@ -1,36 +1,20 @@
 """Run a compiled pipeline on this machine with kfp.local, each step in the environment of its image."""
 
-import contextlib
-import json
-import logging
-import os
-import secrets
-import shutil
-import signal
 import sys
-import time
-import traceback
-import types
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from google.protobuf import json_format
-from kfp import compiler, components, dsl, local
+from kfp import compiler, dsl
 from rich.console import Console
 
-from kfp_hybrid import images
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.package import Package, writing
 from kfp_hybrid.targets.doctor import Check
 from kfp_hybrid.targets.interface import Component, Target
-from kfp_hybrid.targets.local import checks, code, environments, kfp_hooks, records
-from kfp_hybrid.targets.local.kfp_hooks import OutputArtifact
-from kfp_hybrid.targets.local.processes import StepProcesses
+from kfp_hybrid.targets.local import checks, code, environments, records
 from kfp_hybrid.targets.local.records import RunRecord
+from kfp_hybrid.targets.local.running import Run, Running, image_of_step, new_folder, notifier
 from kfp_hybrid.targets.progress import Progress
 from kfp_hybrid.targets.runs import Registration, RunStatus, Schedule
 
@@ -40,26 +24,6 @@ NO_SCHEDULER = (
     "this machine has its own scheduler: call `kfp-hybrid run` from cron or a systemd timer, or schedule with a "
     "kubeflow or vertex target"
 )
-
-
-@dataclass
-class Run:
-    """A finished local run."""
-
-    folder: Path
-    succeeded: bool
-    failed_step: str = ""
-    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """step -> output name -> the value of a parameter, or an `OutputArtifact`"""
-
-    def reports(self) -> dict[str, Path]:
-        """Each step's HTML report, under a name that a browser takes for a page."""
-        folder = self.folder / "reports"
-        return {step: path for step in self.outputs if (path := folder / f"{step}.html").is_file()}
-
-    def log(self, step: str) -> Path:
-        """The file that holds everything `step` printed."""
-        return self.folder / "logs" / f"{step}.log"
 
 
 class LocalTarget(Target):
@@ -195,218 +159,14 @@ class LocalTarget(Target):
             KeyboardInterrupt: the run was interrupted; its running step has been stopped.
         """
         steps = package.steps()
-        needed = {step.image: _image_name(step.task, step.image, step.is_python_component) for step in steps}
-        notify = _notifier(console)
+        needed = {step.image: image_of_step(step.task, step.image, step.is_python_component) for step in steps}
+        notify = notifier(console)
         pythons = {image: environments.ensure_environment(name, self.cache, notify) for image, name in needed.items()}
-        folder = _new_folder(self.folder, package.name)
+        folder = new_folder(self.folder, package.name)
         progress = Progress(package.name, [step.task for step in steps], console)
         with progress, RunRecord(folder, progress.statuses) as record:
-            running = _Running(folder, pythons, code.snapshot(self.cache), self.cache, progress, record)
+            running = Running(folder, pythons, code.snapshot(self.cache), self.cache, progress, record)
             return running.execute(package, arguments, self._step_cache() if caching else None)
 
     def _step_cache(self) -> Path:
         return self.cache / "steps"
-
-
-class _Running:
-    """One run while it goes on: what kfp.local calls back, and where the run's files go."""
-
-    def __init__(
-        self,
-        folder: Path,
-        pythons: dict[str, Path],
-        code_folder: Path,
-        cache: Path,
-        progress: Progress,
-        record: RunRecord,
-    ) -> None:
-        self.run = Run(folder, succeeded=False)
-        self._pythons = pythons
-        self._code = code_folder
-        self._cache = cache
-        self._progress = progress
-        self._record = record
-        self._processes = StepProcesses()
-
-    def execute(self, package: Package, arguments: dict[str, Any], step_cache: Path | None) -> Run:
-        folder = self.run.folder
-        pipeline = components.load_component_from_text(_with_a_component_per_task(package))
-        (folder / "package.yaml").write_text(package.text, "utf-8")
-        (folder / "parameters.json").write_text(json.dumps(arguments, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        # Everything that the steps' results depend on, besides their inputs.
-        version = " ".join([self._code.name, *sorted(str(python) for python in self._pythons.values())])
-        with (
-            _stopping_on_signals(self._processes.stop),
-            kfp_hooks.hooked(self._run_step, version, self._cached),
-            _quiet(folder / "logs" / "kfp.log"),
-        ):
-            local.init(
-                local.SubprocessRunner(use_venv=False),
-                pipeline_root=str(folder / "artifacts"),
-                workspace_root=str(folder / "scratch"),
-                enable_caching=step_cache is not None,
-                cache_root=str(step_cache) if step_cache else None,
-            )
-            try:
-                pipeline(**arguments)
-                self.run.succeeded = True
-            except Exception as error:
-                if not self.run.failed_step:  # no step failed, so it is the pipeline that kfp.local does not like
-                    traceback.print_exc(file=sys.stdout)
-                    raise UserError(
-                        f"kfp.local cannot run this pipeline: {type(error).__name__}: {' '.join(str(error).split())}; "
-                        f"details are in {folder / 'logs' / 'kfp.log'}"
-                    ) from None
-            finally:
-                shutil.rmtree(folder / "scratch", ignore_errors=True)
-                _copy_reports(self.run)
-        failure = f"step {self.run.failed_step} failed" if self.run.failed_step else ""
-        self._record.write("succeeded" if self.run.succeeded else "failed", failure)
-        return self.run
-
-    def _run_step(self, step: str, image: str, command: list[str], variables: dict[str, str]) -> int:
-        self._progress.started(step)
-        self._record.write("running")
-        try:
-            status = self._processes.run(command, self._environ(image, variables), self.run.log(step))
-        except BaseException:
-            self._progress.ended(step, "stopped")
-            raise
-        self._progress.ended(step, "done" if status == 0 else "failed")
-        self._record.write("running")
-        if status == 0:
-            self.run.outputs[step] = kfp_hooks.step_outputs(command)
-        elif not self.run.failed_step:
-            self.run.failed_step = step
-            _explain_signal(status, self.run.log(step))
-        return status
-
-    def _cached(self, step: str, outputs: dict[str, Any]) -> None:
-        self.run.outputs[step] = outputs
-        self._progress.ended(step, "cached")
-        self._record.write("running")
-
-    def _environ(self, image: str, variables: dict[str, str]) -> dict[str, str]:
-        """The variables of a step: this process's own, with the image's interpreter as `python3`."""
-        scratch = self.run.folder / "scratch"
-        scratch.mkdir(exist_ok=True)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        return {
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-            **inherited,
-            "PATH": f"{self._pythons[image].parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            "PYTHONPATH": str(self._code),
-            "PYTHONNOUSERSITE": "1",
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONIOENCODING": "utf-8",
-            "TMPDIR": str(scratch),
-            "KFP_HYBRID_CHECKPOINTS": str(self._cache / "checkpoints"),
-            **variables,
-        }
-
-
-def _image_name(task: str, reference: str, is_python_component: bool) -> str:
-    """The image of this collection that `reference` names.
-
-    Raises:
-        UserError: the step cannot run in an environment of this machine.
-    """
-    name = images.name_of(reference)
-    if name not in images.names():
-        raise UserError(
-            f"step {task} uses the image {reference}, which has no lock file here; the local target runs the images "
-            f"{', '.join(images.names())}. Run the pipeline on a cluster, or give the step one of them."
-        )
-    if not is_python_component:
-        raise UserError(
-            f"step {task} is a container component; the local target runs Python components only. "
-            "Run the pipeline on a cluster."
-        )
-    return name
-
-
-def _new_folder(runs: Path, pipeline: str) -> Path:
-    name = f"{pipeline}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-    folder = runs.absolute() / name
-    try:
-        (folder / "logs").mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"cannot make the run's folder {folder}: {error.strerror}; give another one with -o") from None
-    return folder
-
-
-def _with_a_component_per_task(package: Package) -> str:
-    """The package, with tasks that share a component given one each: kfp.local names a step after its component."""
-    spec = type(package.spec)()
-    spec.CopyFrom(package.spec)
-    taken: set[str] = set()
-    dags = [spec.root.dag, *(c.dag for c in spec.components.values() if c.WhichOneof("implementation") == "dag")]
-    for dag in dags:
-        for task_name, task in dag.tasks.items():
-            shared = spec.components[task.component_ref.name]
-            if shared.WhichOneof("implementation") == "executor_label":
-                own = f"comp-{task_name}"
-                while own in taken:
-                    own += "-again"
-                taken.add(own)
-                if own != task.component_ref.name:
-                    spec.components[own].CopyFrom(shared)
-                    task.component_ref.name = own
-    while f"comp-{spec.pipeline_info.name}" in spec.components:  # kfp would take that component for the pipeline
-        spec.pipeline_info.name += "-pipeline"
-    return yaml.safe_dump(json_format.MessageToDict(spec), sort_keys=False)
-
-
-def _copy_reports(run: Run) -> None:
-    """KFP stores an HTML artifact under its bare name, also that of a cached step; copies get one that opens."""
-    for step, outputs in run.outputs.items():
-        for artifact in outputs.values():
-            if isinstance(artifact, OutputArtifact) and artifact.type == dsl.HTML.schema_title:
-                (run.folder / "reports").mkdir(exist_ok=True)
-                shutil.copyfile(artifact.path, run.folder / "reports" / f"{step}.html")
-
-
-def _explain_signal(status: int, log: Path) -> None:
-    """A step that was killed says nothing itself; add why to its log."""
-    if status < 0 or status == 128 + signal.SIGKILL:
-        number = -status if status < 0 else signal.SIGKILL
-        hint = "; the kernel does this when memory runs out" if number == signal.SIGKILL else ""
-        with log.open("a", encoding="utf-8") as file:
-            file.write(f"\nthe step was ended by {signal.Signals(number).name}{hint}\n")
-
-
-def _notifier(console: Console) -> Callable[[str], None]:
-    return lambda message: console.print(message, highlight=False, soft_wrap=True)
-
-
-@contextlib.contextmanager
-def _quiet(log: Path) -> Iterator[None]:
-    """Everything that kfp.local prints, logs and warns goes to a file."""
-    with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        root = logging.getLogger()
-        handler = logging.StreamHandler(file)
-        root.addHandler(handler)
-        try:
-            yield
-        finally:
-            root.removeHandler(handler)
-
-
-@contextlib.contextmanager
-def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """On Ctrl-C, a closed terminal or SIGTERM, stop the steps and leave."""
-
-    def interrupt(number: int, frame: types.FrameType | None) -> None:
-        stop()
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        sys.exit(128 + number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
