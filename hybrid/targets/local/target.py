@@ -10,6 +10,7 @@ from rich.console import Console
 
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.package import Package, writing
+from kfp_hybrid.step import TIMEOUT_VARIABLE
 from kfp_hybrid.targets.doctor import Check
 from kfp_hybrid.targets.interface import Component, Target
 from kfp_hybrid.targets.local import checks, code, environments, records
@@ -19,7 +20,6 @@ from kfp_hybrid.targets.progress import Progress
 from kfp_hybrid.targets.runs import Registration, RunStatus, Schedule
 
 RUNS = "kfp-hybrid-runs"
-TIMEOUT_VARIABLE = "KFP_HYBRID_TIMEOUT_SECONDS"  # which `kfp_hybrid.step` heeds
 NO_SCHEDULER = (
     "this machine has its own scheduler: call `kfp-hybrid run` from cron or a systemd timer, or schedule with a "
     "kubeflow or vertex target"
