@@ -98,7 +98,7 @@ def make_preprocessing(
             raise StepError(
                 f"label {label!r} is not in {where}, which has {', '.join(names)}; set `label` to one of these"
             )
-    candidates = _candidates(schema, label, features)
+    candidates = feature_candidates(schema, label, features)
     if absent := [name for name in candidates if name not in known]:
         raise StepError(
             f"feature {absent[0]!r} is in the schema but not in the statistics of the training split; "
@@ -148,8 +148,12 @@ def choose_task(label: statistics_pb2.FeatureNameStatistics, feature: schema_pb2
     return "multiclass" if _is_categorical(label, feature) else "regression"
 
 
-def _candidates(schema: schema_pb2.Schema, label: str, features: Sequence[str]) -> list[str]:
-    """Features that are known when serving, without the label, limited to `features`, in the order of the schema."""
+def feature_candidates(schema: schema_pb2.Schema, label: str, features: Sequence[str] = ()) -> list[str]:
+    """Features that are known when serving, without the label, limited to `features`, in the order of the schema.
+
+    Raises:
+        StepError: `features` names the label, or a feature that is not in the schema or not known when serving.
+    """
     names = [f.name for f in schema.feature if f.name != label and _in_serving(f, schema)]
     for name in features:
         if name == label:
