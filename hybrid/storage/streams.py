@@ -156,7 +156,7 @@ class HashingStream(io.RawIOBase):
         self._hash.update(fresh)
         self._hashed += len(fresh)
         self._progress(len(fresh))
-        if self._hashed >= self._like.size or (not data and size != 0):
+        if self._hashed >= self._like.size or size < 0 or len(data) < size:
             self.check()
         return data
 
