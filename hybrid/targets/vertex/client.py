@@ -11,7 +11,7 @@ import tenacity
 import urllib3
 from google.api_core.exceptions import GoogleAPICallError, from_http_response
 from google.auth import default
-from google.auth.exceptions import GoogleAuthError, TransportError
+from google.auth.exceptions import GoogleAuthError, RefreshError, TransportError
 
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.profiles import VertexProfile
@@ -34,8 +34,6 @@ USER = "roles/aiplatform.user"
 
 # What may go away by itself.
 _PASSING = {408, 429, 500, 502, 503, 504}
-# What does not, although requests counts it among the connections that fail.
-_LASTING = (requests.exceptions.SSLError, requests.exceptions.ProxyError)
 _TROUBLE = (GoogleAPICallError, GoogleAuthError, requests.RequestException)
 
 T = TypeVar("T")
@@ -80,6 +78,8 @@ class Client:
         Raises:
             UserError: there are none.
         """
+        for name in ("google.auth._default", "urllib3.connectionpool"):
+            logging.getLogger(name).setLevel(logging.ERROR)  # they warn of a missing project, and of what `call` says
         try:
             return default(scopes=[SCOPE])[0]
         except (GoogleAuthError, OSError) as error:
@@ -138,27 +138,23 @@ class Client:
             retry=tenacity.retry_if_exception(lambda error: again and _may_pass(error)),
             wait=tenacity.wait_random_exponential(multiplier=1, max=20),
             stop=tenacity.stop_after_delay(self.patience),
-            before_sleep=lambda state: log.warning(
-                "cannot %s: %s; trying again", doing, _said(state.outcome.exception() if state.outcome else None)
-            ),
+            before_sleep=lambda state: log.warning("cannot %s: %s; trying again", doing, _said(_failure(state))),
             reraise=True,
         )
         try:
             return attempts(function)
         except _TROUBLE as error:
             what = f"cannot {doing}: {_said(error)}"
-            if _may_pass(error):
-                what += (
-                    f"; gave up after {self.patience:g} s, try again later"
-                    if again
-                    else ("; it may have been done all the same, so look before you try again")
-                )
+            if _may_pass(error) and again:
+                what += f"; gave up after {self.patience:g} s, try again later"
+            elif _may_pass(error):
+                what += "; it may have been done all the same, so look before you try again"
             raise UserError(what + self._advice(error, role)) from None
 
     def _advice(self, error: Exception, role: str) -> str:
         """What to do about a refusal."""
         code, said = _code(error), _said(error)
-        if code == requests.codes.unauthorized or (isinstance(error, GoogleAuthError) and not _may_pass(error)):
+        if code == requests.codes.unauthorized or isinstance(_cause(error), RefreshError):
             return f"; {SIGN_IN}"
         if code == requests.codes.not_found:
             return f"; see that project {self.profile.project} and location {self.profile.location} are right"
@@ -175,10 +171,17 @@ class Client:
         return f"; ask for {role} in project {self.profile.project}"
 
 
+def _failure(state: tenacity.RetryCallState) -> BaseException:
+    assert state.outcome
+    return state.outcome.exception() or AssertionError("it did not fail")
+
+
 def _may_pass(error: BaseException) -> bool:
+    error = _cause(error)
     if (code := _code(error)) is not None:
         return code in _PASSING
-    if isinstance(error, _LASTING) or _is_unknown_host(error):
+    # A wrong certificate or name stays wrong, although requests counts both among the connections that fail.
+    if isinstance(error, requests.exceptions.SSLError) or _is_unknown_host(error):
         return False
     return isinstance(error, requests.RequestException | TransportError)
 
@@ -186,6 +189,12 @@ def _may_pass(error: BaseException) -> bool:
 def _is_unknown_host(error: BaseException) -> bool:
     pool = next(iter(error.args), None)
     return isinstance(getattr(pool, "reason", None), urllib3.exceptions.NameResolutionError)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """google-auth wraps what keeps it from getting a token."""
+    wrapped = next(iter(error.args), None) if isinstance(error, TransportError) else None
+    return wrapped if isinstance(wrapped, requests.RequestException) else error
 
 
 def _code(error: BaseException) -> int | None:
@@ -196,8 +205,9 @@ def _code(error: BaseException) -> int | None:
     return None if response is None else response.status_code
 
 
-def _said(error: BaseException | None) -> str:
+def _said(error: BaseException) -> str:
     """What went wrong, in one line."""
+    error = _cause(error)
     if isinstance(error, requests.HTTPError):  # kfp's registry client raises these
         error = from_http_response(error.response)
     if isinstance(error, GoogleAPICallError):

@@ -47,7 +47,9 @@ def _with_images(pipeline: Component, profile: VertexProfile) -> Component:
     references = {images.image(name): image_reference(profile, name) for name in images.names()}
     ours = re.compile(rf"(?<![-\w./])(?:{'|'.join(map(re.escape, references))})(?![-\w.@])")
     text = ours.sub(lambda found: references[found[0]], json_format.MessageToJson(pipeline.pipeline_spec))
-    return components.load_component_from_text(yaml.safe_dump(json.loads(text)))
+    changed = components.load_component_from_text(yaml.safe_dump(json.loads(text)))
+    changed.component_spec.description = pipeline.description  # which kfp writes into the head of the file
+    return changed
 
 
 def check(package: Package, findings: Sequence[Finding]) -> None:
