@@ -21,6 +21,7 @@ def deploy_model(
     model_format: str = "tensorflow",
     runtime: str = "",
     image: str = "",
+    download_image: str = "",
     min_replicas: int = 1,
     max_replicas: int = 0,
     resources: dict = {},  # noqa: B006 - kfp copies it into the package
@@ -61,6 +62,8 @@ def deploy_model(
         model_format: KServe's name of the model's format, by which it chooses a runtime.
         runtime: The KServe ServingRuntime to use. Empty leaves the choice to KServe.
         image: The server's image for serving=deployment. Empty takes tensorflow/serving of Docker Hub.
+        download_image: This collection's image deployment, which copies the model into the pods for serving=deployment,
+            where your cluster has it under another name.
         min_replicas: The least number of serving pods; 0 lets Knative stop the last one while nobody asks. It is the
             number of pods for serving=deployment.
         max_replicas: The greatest number of serving pods with KServe. 0 leaves it to KServe.
@@ -98,6 +101,7 @@ def deploy_model(
             model_format=model_format,
             runtime=runtime,
             image=image,
+            download_image=download_image,
             min_replicas=min_replicas,
             max_replicas=max_replicas,
             resources=resources,

@@ -1,0 +1,138 @@
+"""What the Kubernetes API server answers when it does not do as asked, each in one line that says what to do."""
+
+import json
+import re
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+from kubernetes.client import ApiException
+
+from kfp_hybrid.step import StepError
+
+PASSING_STATUSES = (429, 500, 502, 503, 504)
+ROLE = "manifests/base/deployer-role.yaml"
+
+
+@dataclass(frozen=True)
+class Where:
+    """A request: the verb and resource in the words of RBAC, the object, its namespace, the API server."""
+
+    verb: str
+    resource: str
+    name: str
+    namespace: str
+    host: str
+
+    def __str__(self) -> str:
+        return f"{self.resource}{'/' if self.name else ''}{self.name} in namespace {self.namespace}"
+
+
+class Missing(StepError):
+    """There is no such object."""
+
+
+def passing(error: BaseException | None) -> str:
+    """Of an error that may be gone the next time, a few words; "" of any other."""
+    if isinstance(error, ApiException):
+        if error.status in PASSING_STATUSES and not _is_malformed(error):
+            message = _one_line(_status(error).get("message", ""))[:100]
+            return f"HTTP status {error.status}{': ' if message else ''}{message}"
+        is_race = error.status == 409 and not _field_conflicts(_status(error))
+        return "it changed at the same moment" if is_race else ""
+    if isinstance(error, urllib3.exceptions.HTTPError):
+        return type(error).__name__
+    return "a cut answer" if isinstance(error, json.JSONDecodeError) else ""
+
+
+def asked_pause(outcome: "Future[Any] | None", longest: float) -> float:
+    """How long the server asked to wait, in seconds, at most `longest`; 0 when it did not."""
+    error = outcome.exception() if outcome else None
+    headers = getattr(error, "headers", None) or {}
+    seconds = str(headers.get("Retry-After", ""))
+    return min(float(seconds), longest) if seconds.isdigit() else 0.0
+
+
+def explain(error: Exception, where: Where) -> StepError:
+    """The error that tells the user what to do."""
+    if not isinstance(error, ApiException):
+        return StepError(
+            f"no answer from {where.host} to {where.verb} {where} ({type(error).__name__}); "
+            "check that it is reachable, then run the step again"
+        )
+    if not error.status:  # how the client reports TLS errors
+        return StepError(f"no trusted connection to {where.host}: {_one_line(error.reason)}; correct the CA in use")
+    status = _status(error)
+    message = _one_line(status.get("message") or error.body or error.reason)
+    if error.status == 401:
+        return StepError(
+            f"{where.host} does not accept this step's credentials; "
+            "renew the kubeconfig, or the token of the pod's service account"
+        )
+    if error.status == 403 and " cannot " in message:
+        return _not_allowed(message, where)
+    if error.status == 404:
+        return _not_found(status, where)
+    if error.status == 409 and (conflicts := _field_conflicts(status)):
+        return _conflict(conflicts, where)
+    if error.status == 422:
+        causes = status.get("details", {}).get("causes") or []
+        first = f"{causes[0].get('field')}: {causes[0].get('message')}" if causes else message
+        return StepError(f"{where} was refused as invalid: {_one_line(first)}; correct that input")
+    if passing(error):
+        return StepError(f"{where.host} kept answering with HTTP status {error.status}: {message}; run the step again")
+    return StepError(f"{where.host} refused to {where.verb} {where}: {message}")
+
+
+def _not_allowed(message: str, where: Where) -> StepError:
+    user = re.search(r'User "([^"]+)"', message)
+    who = user.group(1) if user else "this step"
+    return StepError(
+        f"{who} may not {where.verb} {where.resource}{'/log' if where.name.endswith('/log') else ''} "
+        f"in namespace {where.namespace}; bind the Role of {ROLE} to it there"
+    )
+
+
+def _not_found(status: dict[str, Any], where: Where) -> StepError:
+    details = status.get("details", {})
+    if details.get("kind") == "namespaces":
+        return StepError(f"there is no namespace {where.namespace}; create it, or give another")
+    if status and details.get("name"):
+        return Missing(f"there is no {where}")
+    if where.resource.endswith("kserve.io"):
+        return StepError(f"{where.host} has no KServe; install it, or use serving=deployment")
+    return StepError(f"{where.host} does not know {where.resource}; what defines it is not installed there")
+
+
+def _conflict(conflicts: list[dict[str, str]], where: Where) -> StepError:
+    managers = sorted({manager for each in conflicts for manager in re.findall(r'"([^"]+)"', each.get("message", ""))})
+    fields = sorted(each.get("field", "").lstrip(".") for each in conflicts)
+    return StepError(
+        f"{' and '.join(managers) or 'somebody else'} has set {', '.join(fields)} of {where}; "
+        "undo that there, or set force=true to take it over"
+    )
+
+
+def _field_conflicts(status: dict[str, Any]) -> list[dict[str, str]]:
+    causes = status.get("details", {}).get("causes") or []
+    return [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
+
+
+def _is_malformed(error: ApiException) -> bool:
+    """Whether an apply does not fit the kind's schema, which API servers call an internal error."""
+    return "failed to create typed patch object" in str(error.body)
+
+
+def _status(error: ApiException) -> dict[str, Any]:
+    """The Status object of an answer; empty when the body is none."""
+    try:
+        status = json.loads(error.body or "")
+    except ValueError:
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def _one_line(text: Any) -> str:
+    text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+    return " ".join(text.split())[:500]

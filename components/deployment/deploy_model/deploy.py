@@ -1,0 +1,38 @@
+"""What deploy_model does: checks what it is asked for, and hands it to KServe or to plain Kubernetes."""
+
+import logging
+
+from kfp_hybrid.components.deployment.deploy_model.cluster import Cluster
+from kfp_hybrid.components.deployment.deploy_model.kserve import KServe
+from kfp_hybrid.components.deployment.deploy_model.location import Artifact, locate
+from kfp_hybrid.components.deployment.deploy_model.plain import PlainDeployment
+from kfp_hybrid.components.deployment.deploy_model.request import Request, Result
+
+log = logging.getLogger(__name__)
+
+
+def run_action(request: Request, model: Artifact | None = None) -> Result:
+    """Deploy, promote or roll back, and wait until that is done.
+
+    Args:
+        request: What to do.
+        model: The model artifact, if any.
+
+    Returns:
+        The outputs of the component.
+
+    Raises:
+        StepError: for whatever keeps it from being done; what was served before goes on being served.
+    """
+    request.check()
+    location = locate(model, request.storage_uri) if request.action == "deploy" else None
+    cluster = Cluster.connect(request.namespace)
+    serving = KServe(cluster, request) if request.serving == "kserve" else PlainDeployment(cluster, request)
+    if location:
+        result = serving.deploy(location)
+    elif request.action == "promote":
+        result = serving.promote()
+    else:
+        result = serving.rollback()
+    log.info(result.summary)
+    return result

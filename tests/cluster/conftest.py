@@ -1,0 +1,122 @@
+"""A cluster to test on, a namespace for each test, and an account that has only the deployer's Role.
+
+The cluster is that of KUBECONFIG; else `../shared/cluster/up` starts one, for root; else the tests are skipped.
+"""
+
+import hashlib
+import importlib.util
+import os
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from kubernetes import client, config
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT.parent / "shared" / "cluster"
+AUDIENCE = "https://kubernetes.default.svc.cluster.local"
+
+
+def sibling(name: str) -> ModuleType:
+    """A module of this folder that holds no tests."""
+    spec = importlib.util.spec_from_file_location(f"cluster_tests_{name}", Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def admin_kubeconfig() -> str:
+    """The kubeconfig of an administrator."""
+    if path := os.environ.get("KUBECONFIG"):
+        return path
+    if not (TOOLS / "up").exists():
+        pytest.skip(f"no cluster: KUBECONFIG is not set and there is no {TOOLS / 'up'}")
+    if os.geteuid() != 0:
+        pytest.skip(f"no cluster: KUBECONFIG is not set and only root may run {TOOLS / 'up'}")
+    return subprocess.run([TOOLS / "up"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def admin(admin_kubeconfig: str) -> client.ApiClient:
+    """A connection as administrator."""
+    return config.new_client_from_config(admin_kubeconfig)
+
+
+@pytest.fixture
+def namespace(admin: client.ApiClient) -> Iterator[str]:
+    """A namespace of the test's own."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    core = client.CoreV1Api(admin)
+    core.create_namespace({"metadata": {"name": name}})
+    yield name
+    core.delete_namespace(name)
+
+
+@pytest.fixture
+def account(admin: client.ApiClient, admin_kubeconfig: str, namespace: str, tmp_path: Path) -> Callable[..., str]:
+    """Makes a service account and gives the path of its kubeconfig.
+
+    Args:
+        name: Its name.
+        roles: Files with the Roles that are bound to it.
+    """
+
+    def make(name: str, *roles: Path) -> str:
+        core, rbac = client.CoreV1Api(admin), client.RbacAuthorizationV1Api(admin)
+        core.create_namespaced_service_account(namespace, {"metadata": {"name": name}})
+        for path in roles:
+            role = yaml.safe_load(path.read_text())
+            rbac.create_namespaced_role(namespace, role)
+            binding = {
+                "metadata": {"name": f"{name}-{role['metadata']['name']}"},
+                "roleRef": {
+                    "apiGroup": "rbac.authorization.k8s.io",
+                    "kind": "Role",
+                    "name": role["metadata"]["name"],
+                },
+                "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
+            }
+            rbac.create_namespaced_role_binding(namespace, binding)
+        request = {"spec": {"audiences": [AUDIENCE], "expirationSeconds": 3600}}
+        token = core.create_namespaced_service_account_token(name, namespace, request).status.token
+        content = yaml.safe_load(Path(admin_kubeconfig).read_text())
+        current = next(each for each in content["contexts"] if each["name"] == content["current-context"])
+        context = {"cluster": current["context"]["cluster"], "user": name, "namespace": namespace}
+        content |= {
+            "users": [{"name": name, "user": {"token": token}}],
+            "contexts": [{"name": name, "context": context}],
+            "current-context": name,
+        }
+        path = tmp_path / f"{name}.kubeconfig"
+        path.write_text(yaml.safe_dump(content))
+        return str(path)
+
+    return make
+
+
+@pytest.fixture
+def deployer(account: Callable[..., str]) -> str:
+    """The kubeconfig of an account that has the deployer's Role and nothing else."""
+    return account("deployer", ROOT / "manifests/base/deployer-role.yaml")
+
+
+@pytest.fixture(scope="session")
+def server_image(admin_kubeconfig: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image in the cluster with a tiny model server, see `server_image.py`."""
+    if image := os.environ.get("KFP_HYBRID_TEST_SERVER_IMAGE"):
+        return image
+    loader = TOOLS / "load-image"
+    if not loader.exists() or "test-cluster" not in Path(admin_kubeconfig).read_text():
+        pytest.skip("no image for pods: set KFP_HYBRID_TEST_SERVER_IMAGE to one built by tests/cluster/server_image.py")
+    builder = sibling("server_image")
+    tag = hashlib.sha256(Path(builder.__file__).read_bytes()).hexdigest()[:8]
+    name = f"kfp-hybrid.test/server:{tag}"
+    archive = tmp_path_factory.mktemp("image") / "server.tar"
+    builder.build(archive, name)
+    subprocess.run([loader, archive], check=True, capture_output=True)
+    return name
