@@ -1,6 +1,7 @@
 """Where a model is trained: on one device, on all devices of this machine, or on several machines."""
 
 import logging
+import signal
 
 import tensorflow as tf
 
@@ -37,9 +38,12 @@ def agree(strategy: tf.distribute.Strategy, number: int) -> bool:
 def _multi_worker() -> tf.distribute.Strategy:
     logging.info("waiting for the other workers of TF_CONFIG")
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
         raise WorkerLost(f"strategy is multi_worker, but the workers cannot meet: {_one_line(error)}") from None
+    # TensorFlow has taken SIGTERM for a notice of preemption that nobody reads here; the step is to stop at once.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    return strategy
 
 
 def _tpu() -> tf.distribute.Strategy:
