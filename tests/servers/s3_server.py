@@ -1,6 +1,7 @@
 """A real S3 server: `rclone serve s3` on a folder, whose sub-folders are the buckets."""
 
 import contextlib
+import secrets
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,12 @@ class S3Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def make_bucket(self) -> str:
+        """A new bucket; listing one hashes all that is in it."""
+        name = f"bucket-{secrets.token_hex(6)}"
+        (self.folder / name).mkdir()
+        return name
+
     def files(self, bucket: str) -> dict[str, bytes]:
         """What the server stored, read behind its back."""
         root = self.folder / bucket
@@ -39,7 +46,6 @@ def rclone() -> str:
 @contextlib.contextmanager
 def serve_s3(folder: Path) -> Iterator[S3Server]:
     port = free_port()
-    (folder / "bucket").mkdir(parents=True, exist_ok=True)
     command = [rclone(), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}",
                "--config", "/dev/null", "--dir-cache-time", "0s", str(folder)]  # fmt: skip
     with (folder.parent / f"{folder.name}.log").open("wb") as log:

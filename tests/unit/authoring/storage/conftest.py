@@ -1,4 +1,4 @@
-import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -32,12 +32,14 @@ def environment(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def s3(s3_server, monkeypatch, request):
-    """A new folder in the bucket of a real S3 server: its URI."""
+def s3(s3_server, monkeypatch):
+    """A folder in a new bucket of a real S3 server: its URI."""
     monkeypatch.setenv("S3_ENDPOINT", s3_server.url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-    return f"s3://bucket/{random.getrandbits(64):x}"
+    bucket = s3_server.make_bucket()
+    yield f"s3://{bucket}/folder"
+    shutil.rmtree(s3_server.folder / bucket)
 
 
 @pytest.fixture
