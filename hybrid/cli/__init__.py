@@ -4,8 +4,6 @@ import logging
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.logging import RichHandler
 
 from kfp_hybrid import __version__
 from kfp_hybrid.cli import authoring, catalogue, doctor, local, models, runs
@@ -27,8 +25,8 @@ class Commands(click.Group):
 @click.version_option(__version__, prog_name="kfp-hybrid")
 def main() -> None:
     """TensorFlow pipelines that run on this machine, on Kubeflow and on Vertex AI."""
-    handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.addLevelName(logging.WARNING, "warning")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
 
 
 for module in (authoring, runs, catalogue, doctor, models, local):
