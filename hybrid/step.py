@@ -87,14 +87,15 @@ def _time_limit(text: str) -> Iterator[None]:
         raise TimedOut(f"the step took longer than {seconds:g} s, which is its timeout")
 
     previous = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
     faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+        signal.setitimer(signal.ITIMER_REAL, *timer)  # of whoever runs this step as a function
 
 
 def _resolve_secrets() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
@@ -61,8 +62,8 @@ def write_csv(examples: str, path: str, uri: str, options: Options) -> Export:
             raise StepError(
                 f"cannot write {path}: {error.strerror or error}; check its permissions and space"
             ) from None
-    if not files.rows:
-        raise StepError(f"the splits {', '.join(splits)} of {examples} have no rows, so there is nothing to export")
+        if not files.rows:
+            raise StepError(f"the splits {', '.join(splits)} of {examples} have no rows; there is nothing to export")
     uris = [f"{uri.rstrip('/')}/{name}" for name in files.names]
     return Export(uris, json.dumps(uris), files.rows)
 
@@ -85,14 +86,10 @@ def _batches(examples: Examples, split: str, options: Options) -> Iterator[pa.Re
     for batch in examples.batches(split, options.columns or None):
         columns = {name: _plain(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
         if options.split_column:
-            turns = pa.array(range(dealt, dealt + batch.num_rows))
-            columns[options.split_column] = values.take(_modulo(turns, len(values)))
+            turns = np.arange(dealt, dealt + batch.num_rows) % len(values)
+            columns[options.split_column] = values.take(pa.array(turns))
             dealt += batch.num_rows
         yield pa.RecordBatch.from_pydict(columns)
-
-
-def _modulo(numbers: pa.Array, divisor: int) -> pa.Array:
-    return pc.subtract(numbers, pc.multiply(pc.divide(numbers, divisor), divisor))
 
 
 def _plain(column: pa.Array) -> pa.Array:

@@ -80,10 +80,8 @@ def _shift(api: GoogleApi, parent: str, service: str, action: str) -> tuple[Depl
 def _existing(api: GoogleApi, parent: str, service: str) -> Endpoint:
     endpoint = find_endpoint(api, parent, service)
     if endpoint is None or not endpoint.models:
-        lacks = (
-            f"the endpoint {service} of {parent} has no model" if endpoint else f"{parent} has no endpoint {service}"
-        )
-        raise StepError(f"{lacks}; deploy one first")
+        what = "model on the endpoint" if endpoint else "endpoint"
+        raise StepError(f"there is no {what} {service} in {parent}; deploy a model first")
     return endpoint
 
 
