@@ -172,6 +172,14 @@ class ServiceAccountAuth(Table):
         examples=["/var/run/secrets/kubeflow/pipelines/token"],
     )
 
+    def token(self) -> str:
+        """The token.
+
+        Raises:
+            UserError: the file cannot be read or is empty.
+        """
+        return _read_secret(self.file, "the service-account token")
+
 
 class CookieAuth(Table):
     """The session cookie of a Dex or OIDC login, such as `authservice_session=...`, from a file or a variable."""
