@@ -37,11 +37,11 @@ class Cluster:
     """
 
     def __init__(self, namespace: str = ""):
-        own = _connect()
+        api, own = _connect()
         self.namespace = namespace or own
         self._is_own = self.namespace == own
-        self._jobs = client.CustomObjectsApi()
-        self._core = client.CoreV1Api()
+        self._jobs = client.CustomObjectsApi(api)
+        self._core = client.CoreV1Api(api)
 
     def owner(self) -> dict[str, str] | None:
         """A reference to this step's pod, so that what it starts goes with it; None when that is unknown."""
@@ -151,20 +151,27 @@ def index_of(pod: client.V1Pod) -> int:
     return int((pod.metadata.annotations or {}).get("batch.kubernetes.io/job-completion-index", 0))
 
 
-def _connect() -> str:
-    """Choose the cluster; return the namespace that is one's own there."""
+def _connect() -> tuple[client.ApiClient, str]:
+    """The connection, and the namespace that is one's own there."""
+    configuration = client.Configuration()
     try:
-        config.load_incluster_config()
-        return NAMESPACE_FILE.read_text("utf-8").strip()
-    except config.ConfigException:
-        pass
-    try:
-        config.load_kube_config()
-        return str(config.list_kube_config_contexts()[1]["context"].get("namespace", "default"))
-    except (config.ConfigException, TypeError, KeyError):
+        own = _configure(configuration)
+    except (config.ConfigException, OSError) as error:
         raise StepError(
-            "this step is not in a cluster and there is no kubeconfig; run it on a Kubeflow target, or set KUBECONFIG"
+            f"there is no cluster to train on: {_one_line(str(error))}; run this on a Kubeflow target, or set KUBECONFIG"
         ) from None
+    configuration.retries = False  # they are done here, where they can be seen
+    return client.ApiClient(configuration), own
+
+
+def _configure(configuration: client.Configuration) -> str:
+    file = os.environ.get("KUBECONFIG")  # the client itself looks at the variable only when it is imported
+    if not file and NAMESPACE_FILE.exists():
+        config.load_incluster_config(client_configuration=configuration)
+        return NAMESPACE_FILE.read_text("utf-8").strip()
+    config.load_kube_config(file, client_configuration=configuration)
+    _, context = config.list_kube_config_contexts(file)
+    return str(context["context"].get("namespace") or "default")
 
 
 def _passing(error: BaseException) -> str:

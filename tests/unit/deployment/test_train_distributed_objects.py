@@ -1,15 +1,19 @@
 """The TrainJob that is asked for, held against the models of Kubeflow Trainer's API; and what is refused before."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 from kubeflow_trainer_api import models
 
 from kfp_hybrid import images
 from kfp_hybrid.components.training.train_distributed.placement import Placement
-from kfp_hybrid.components.training.train_distributed.request import Request
+from kfp_hybrid.components.training.train_distributed.request import NODE_LOST, Request
 from kfp_hybrid.components.training.train_distributed.train_job import addresses, train_job
 from kfp_hybrid.components.training.train_model.parameters import Parameters
 from kfp_hybrid.step import StepError
 
+MANIFESTS = Path(__file__).parents[3] / "manifests"
 MODEL = "minio://mlpipeline/v2/artifacts/p/run/task/salt/model"
 DEFAULTS = {
     "nodes": 2,
@@ -147,3 +151,47 @@ def test_it_goes_with_the_pod_of_its_step_and_says_whose_model_it_makes():
 def test_what_kubernetes_would_not_take_is_one_line_before_anything_starts(changes, what):
     with pytest.raises(StepError, match=what):
         make(**changes)
+
+
+def runtime():
+    return yaml.safe_load((MANIFESTS / "trainer/cluster-training-runtime.yaml").read_text())
+
+
+def node_of_runtime():
+    (replicated,) = runtime()["spec"]["template"]["spec"]["replicatedJobs"]
+    return replicated
+
+
+def test_the_api_of_trainer_knows_every_field_of_the_runtime():
+    read = models.TrainerV1alpha1ClusterTrainingRuntime.from_dict(runtime())
+    assert read.to_dict() == runtime()
+
+
+def test_the_runtime_has_what_the_training_counts_on():
+    assert runtime()["metadata"]["name"] == DEFAULTS["runtime"]
+    node = node_of_runtime()
+    assert node["name"] == "node"
+    assert node["template"]["metadata"]["labels"]["trainer.kubeflow.org/trainjob-ancestor-step"] == "trainer"
+    (container,) = node["template"]["spec"]["template"]["spec"]["containers"]
+    assert container["name"] == "node"
+    assert container["image"] == images.TENSORFLOW
+
+
+def test_the_runtime_starts_all_nodes_again_except_after_a_mistake():
+    (rule,) = node_of_runtime()["template"]["spec"]["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob"
+    assert rule["onExitCodes"] == {"containerName": "node", "operator": "In", "values": [1]}
+    assert NODE_LOST not in rule["onExitCodes"]["values"]
+    policy = runtime()["spec"]["template"]["spec"]["failurePolicy"]
+    assert policy["maxRestarts"] > 0
+    assert policy["rules"] == [{"name": "mistake", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}]
+
+
+def test_the_runtime_keeps_to_the_restricted_pod_security_standard():
+    pod = node_of_runtime()["template"]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    context = pod["containers"][0]["securityContext"]
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert all(volume.keys() <= {"name", "emptyDir"} for volume in pod["volumes"])
