@@ -158,8 +158,7 @@ class LocalServer:
 
 
 def _like(request: Request, pattern: str) -> bool:
-    method, _, path = pattern.partition(" ")
-    return request.is_(method, path)
+    return fnmatch.fnmatchcase(f"{request.method} {request.path}", pattern)
 
 
 def _send(handler: BaseHTTPRequestHandler, answer: Answer, *, cut: bool) -> None:

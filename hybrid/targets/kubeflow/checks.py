@@ -97,14 +97,14 @@ def _experiment(client: Client) -> str:
 
 def _root(client: Client) -> str:
     """Steps write there, with rights of their own; what can be seen from here is what they are told."""
-    profile = client.profile
-    if client.core is None:
+    profile, core = client.profile, client.core
+    if core is None:
         root = profile.pipeline_root or "the default of the server"
         raise CheckWarning(f"{root}: only steps can tell; try it with `kfp-hybrid doctor TARGET --run`")
     namespace = client.cluster_namespace
     config = _of_cluster(
         f"ConfigMap {LAUNCHER} in namespace {namespace}",
-        lambda: client.core.read_namespaced_config_map(LAUNCHER, namespace),
+        lambda: core.read_namespaced_config_map(LAUNCHER, namespace),
     )
     data = (config.data or {}) if config else {}
     root = profile.pipeline_root or data.get("defaultPipelineRoot") or "minio://mlpipeline/v2/artifacts"
@@ -118,12 +118,12 @@ def _root(client: Client) -> str:
 
 
 def _secret(client: Client, secret: KubernetesSecret) -> str:
-    namespace = client.cluster_namespace
-    if client.core is None:
+    namespace, core = client.cluster_namespace, client.core
+    if core is None:
         raise CheckWarning(f"only a profile with a kubeconfig can tell; see `kubectl get secret {secret.secret}`")
     found = _of_cluster(
         f"secret {secret.secret} in namespace {namespace}",
-        lambda: client.core.read_namespaced_secret(secret.secret, namespace),
+        lambda: core.read_namespaced_secret(secret.secret, namespace),
     )
     if found is None:
         what = f"there is no secret {secret.secret} in namespace {namespace}"

@@ -162,7 +162,9 @@ class Client:
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, Trouble) and error.passing),
             wait=tenacity.wait_random_exponential(multiplier=1, max=PAUSE),
             stop=tenacity.stop_after_delay(self.patience),
-            before_sleep=lambda state: log.warning("cannot %s: %s; trying again", doing, state.outcome.exception()),
+            before_sleep=lambda state: log.warning(
+                "cannot %s: %s; trying again", doing, state.outcome.exception() if state.outcome else ""
+            ),
             reraise=True,
         )
         try:
@@ -173,7 +175,7 @@ class Client:
         except Trouble as trouble:
             gave_up = f"; gave up after {self.patience:g} s, try again later" if trouble.passing else ""
             raise UserError(f"cannot {doing}: {trouble}{gave_up}{self._advice(trouble)}") from None
-        except ValueError as error:  # kfp's own, such as two pipelines of one name
+        except kfp_server_api.OpenApiException as error:  # an answer, or a question, that its models do not fit
             raise UserError(f"cannot {doing}: {_line(error)}") from None
         raise AssertionError("tenacity ends with a result or an error")
 
@@ -185,12 +187,10 @@ class Client:
         if trouble.status == 403:
             where = f"namespace {self.profile.namespace}" if self.profile.namespace else "its namespace"
             return f"; ask for the role kubeflow-edit in {where}, or set another namespace in the profile"
-        if trouble.status == 404 and "answers 404" in trouble.said:
-            return "; see that host in the profile is the address of the console, such as https://…/pipeline"
         if "certificate" in trouble.said:
             return "; set ca_bundle in the profile to the certificate of the authority that signed the server's"
         if trouble.status == 0:
-            return "; see host in the profile, and whether a VPN or proxy is needed"
+            return "; see host in the profile (https://…/pipeline as a rule), and whether a VPN or proxy is needed"
         return ""
 
 
@@ -222,8 +222,8 @@ class _TokenFile(TokenCredentialsBase):
     """A token that is read anew for each request, so that it may be rotated while a run is watched."""
 
     def __init__(self, auth: TokenAuth | ServiceAccountAuth) -> None:
-        self._auth = TokenAuth(kind="token", file=auth.file)
-        self._auth.token()
+        self._auth = auth
+        auth.token()
 
     def refresh_api_key_hook(self, config: Any) -> None:
         """Called by kfp's client before each request."""
@@ -243,15 +243,19 @@ class _Transport(RESTClientObject):
             if error.status == 0:  # what kfp makes of a TLS error
                 raise Trouble(0, f"cannot reach {host}: {reason(error.__context__ or error)}", passing=False) from None
             raise _refusal(host, error) from None
-        except urllib3.exceptions.TimeoutError:
-            said = f"no answer from {host} within {READ_TIMEOUT:.0f} s"
-            raise Trouble(0, said, passing=True) from None
-        except urllib3.exceptions.NameResolutionError as error:
-            raise Trouble(0, f"cannot reach {host}: {reason(error)}", passing=False) from None
+        except urllib3.exceptions.NewConnectionError as error:
+            unknown = isinstance(error, urllib3.exceptions.NameResolutionError)
+            raise Trouble(0, f"cannot reach {host}: {reason(error)}", passing=not unknown) from None
+        except urllib3.exceptions.TimeoutError as error:
+            seconds = CONNECT_TIMEOUT if isinstance(error, urllib3.exceptions.ConnectTimeoutError) else READ_TIMEOUT
+            raise Trouble(0, f"no answer from {host} within {seconds:g} s", passing=True) from None
         except urllib3.exceptions.HTTPError as error:
             raise Trouble(0, f"cannot reach {host}: {reason(error)}", passing=True) from None
-        if "text/html" in (response.getheader("Content-Type") or ""):
+        kind = response.getheader("Content-Type") or ""
+        if "text/html" in kind:
             raise SignedOut(f"{host} shows a web page, probably to log in, instead of an answer of the API")
+        if options.get("_preload_content", True) and "json" not in kind:
+            raise Trouble(0, f"{host} does not answer like Kubeflow Pipelines", passing=False)
         return response
 
 
@@ -262,14 +266,13 @@ def _refusal(host: str, error: kfp_server_api.ApiException) -> Trouble:
     body = error.body.decode("utf-8", "replace") if isinstance(error.body, bytes) else str(error.body or "")
     try:
         answer = json.loads(body)
-        said = answer.get("message") or answer.get("error_message") or answer.get("error") or body
-    except (ValueError, AttributeError):
+        said = answer.get("message") or answer.get("error_message") or answer.get("error") or ""
+    except (ValueError, AttributeError):  # from something before the API server
+        if error.status == 404:
+            return Trouble(0, f"{host} does not answer like Kubeflow Pipelines: 404 Not Found", passing=False)
         said = "" if "<html" in body[:500].lower() else body
-    return Trouble(
-        error.status,
-        f"{host} answers {error.status} {error.reason or ''}".rstrip() + (f": {_line(said)}" if said else ""),
-        passing=error.status in _PASSING,
-    )
+    answered = f"{host} answers {error.status} {error.reason or ''}".rstrip()
+    return Trouble(error.status, f"{answered}: {_line(said)}" if said else answered, passing=error.status in _PASSING)
 
 
 def _line(text: object) -> str:

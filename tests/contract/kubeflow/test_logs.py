@@ -1,0 +1,91 @@
+"""What steps have printed, against an installation on this machine."""
+
+import pytest
+
+from kfp_hybrid.errors import UserError
+from kfp_hybrid.package import Package
+from kfp_hybrid.targets.kubeflow import logs
+
+
+@pytest.fixture
+def run_id(target, hello):
+    return target.submit(hello, {}).id
+
+
+def test_the_console_gives_the_lines_of_the_pod(installation, target, run_id, play):
+    play(run_id, "RUNNING", {"concatenate": "RUNNING"})
+    installation.logs["hello-x7k2p-system-container-impl-0"] = "first\nzweite Zeile: ü\n\nlast without an end"
+    assert list(target.logs(run_id, "concatenate")) == ["first", "zweite Zeile: ü", "", "last without an end"]
+
+
+def test_a_log_of_many_lines_is_whole(installation, target, run_id, play):
+    play(run_id, "RUNNING", {"concatenate": "RUNNING"})
+    lines = [f"line {number} " + "x" * 100 for number in range(20_000)]
+    installation.logs["hello-x7k2p-system-container-impl-0"] = "\n".join(lines) + "\n"
+    assert list(target.logs(run_id, "concatenate")) == lines
+
+
+def test_the_namespace_and_the_run_are_said(installation, open_target, hello, play):
+    installation.namespaces = {"team-a"}
+    target = open_target(installation.url, namespace="team-a")
+    run_id = target.submit(hello, {}).id
+    play(run_id, "FAILED", {"concatenate": "FAILED"})
+    installation.logs["hello-x7k2p-system-container-impl-0"] = "sorry"
+    assert list(target.logs(run_id, "concatenate")) == ["sorry"]
+    (request,) = installation.sent("GET /k8s/pod/logs")
+    assert request.query["podnamespace"] == "team-a"
+    assert request.query["runid"] == run_id
+
+
+def test_hashes_of_nodes_are_those_of_argo():
+    """The first is of kubeflow/pipelines#11585, the others are those of the authors of FNV-1a."""
+    assert logs._hash("debug-component-pipeline-d6wjn.root-driver") == "2907082658"
+    assert logs._hash("") == str(0x811C9DC5)
+    assert logs._hash("foobar") == str(0xBF9CF968)
+
+
+def test_of_a_step_with_retries_the_last_try_is_taken(installation, target, play, tmp_path):
+    from kfp import dsl
+
+    from kfp_hybrid.pipelines.hello import concatenate
+
+    @dsl.pipeline(name="retrying")
+    def retrying(really: bool = True):
+        with dsl.If(really == True):
+            target.configure(concatenate(first="a", second="b"), retries=3)
+
+    target.compile(retrying, tmp_path / "package.yaml")
+    run_id = target.submit(Package.load(tmp_path / "package.yaml"), {}).id
+    play(run_id, "FAILED", {"concatenate": "FAILED"})
+    workflow = "retrying-x7k2p"
+    name = f"{workflow}.root.condition-1.concatenate.executor"
+    for detail in installation.runs[run_id]["run_details"]["task_details"]:
+        if detail["display_name"] == "concatenate":
+            detail["child_tasks"] = [{"pod_name": f"{workflow}-{logs._hash(name)}"}]
+    for number in (0, 1):
+        pod = f"{workflow}-retry-system-container-impl-{logs._hash(f'{name}({number})')}"
+        installation.logs[pod] = f"try {number}"
+    assert list(target.logs(run_id, "concatenate")) == ["try 1"]
+
+
+def test_a_log_that_is_gone_says_where_to_look(target, run_id, play):
+    play(run_id, "SUCCEEDED", {"concatenate": "SUCCEEDED"})
+    with pytest.raises(UserError, match=rf"its pod may be gone. See .*/#/runs/details/{run_id}, or .* kubectl logs"):
+        target.logs(run_id, "concatenate")
+
+
+def test_a_step_that_took_an_earlier_result_has_no_log_here(target, run_id, play):
+    play(run_id, "SUCCEEDED", {"concatenate": "CACHED"})
+    with pytest.raises(UserError, match="took its result from an earlier run, which has its log"):
+        target.logs(run_id, "concatenate")
+
+
+def test_a_step_that_has_not_begun(target, run_id, play):
+    play(run_id, "RUNNING", {"concatenate": "RUNNING"})
+    with pytest.raises(UserError, match=f"step reverse of run {run_id} has not begun"):
+        target.logs(run_id, "reverse")
+
+
+def test_a_step_that_the_run_does_not_have(target, run_id, play):
+    with pytest.raises(UserError, match=f"run {run_id} has no step training; it has: concatenate, reverse"):
+        target.logs(run_id, "training")
