@@ -9,6 +9,7 @@ Everything is computed in float32, because that is what `serving_default` is giv
 """
 
 import dataclasses
+import functools
 import json
 import keyword
 import math
@@ -244,18 +245,16 @@ class Preprocessing:
         """
         inputs = {}
         if self.numeric:
-            columns = [_numbers(rows, feature.name) for feature in self.numeric]
-            inputs["numeric"] = np.empty((len(columns[0]), len(columns)), np.float32)
-            inputs["bucket"] = np.empty((len(columns[0]), len(columns)), np.int32)
-            for i, (feature, values) in enumerate(zip(self.numeric, columns, strict=True)):
-                present = np.isfinite(values)
-                filled = np.where(present, values, np.float32(feature.missing))
-                inputs["numeric"][:, i] = (filled - np.float32(feature.mean)) / np.float32(feature.std)
-                inputs["bucket"][:, i] = np.where(present, 1 + _count_reached(filled, feature.boundaries), MISSING_ID)
+            values = np.stack([_numbers(rows, feature.name) for feature in self.numeric])
+            inputs["numeric"], inputs["bucket"] = self._numeric_constants.apply(values)
         if self.categorical:
             ids = [_vocabulary_ids(_column(rows, f.name), f.vocabulary) for f in self.categorical]
             inputs["categorical"] = np.stack(ids, axis=1)
         return inputs
+
+    @functools.cached_property
+    def _numeric_constants(self) -> "_NumericConstants":
+        return _NumericConstants.of(self.numeric)
 
     def serving_inputs(self, rows: Rows) -> dict[str, np.ndarray]:
         """Make the inputs of the `serving_default` signature from raw rows.
@@ -322,12 +321,40 @@ def _numbers(rows: Rows, name: str) -> np.ndarray:
         raise StepError(f"column {name!r} holds a value that is not a number: {error}") from None
 
 
-def _count_reached(values: np.ndarray, boundaries: Sequence[float]) -> np.ndarray:
-    """For each value the number of boundaries <= it; with few boundaries, comparing is faster than searching."""
-    count = np.zeros(len(values), np.int32)
-    for boundary in np.asarray(boundaries, np.float32):
-        count += values >= boundary
-    return count
+@dataclasses.dataclass(frozen=True)
+class _NumericConstants:
+    """The constants of F numeric features as arrays, so that a few operations do the work for all of them.
+
+    Attributes:
+        mean, std, missing: float32 [F, 1].
+        boundaries: float32 [most boundaries, F, 1]; features with fewer end in infinity, which no value reaches.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    missing: np.ndarray
+    boundaries: np.ndarray
+
+    @classmethod
+    def of(cls, features: Sequence[Numeric]) -> "_NumericConstants":
+        mean, std, missing = np.array([(f.mean, f.std, f.missing) for f in features], np.float32).T[:, :, np.newaxis]
+        boundaries = np.full((max(len(f.boundaries) for f in features), len(features)), np.inf, np.float32)
+        for position, feature in enumerate(features):
+            boundaries[: len(feature.boundaries), position] = feature.boundaries
+        return cls(mean, std, missing, boundaries[:, :, np.newaxis])
+
+    def apply(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The inputs "numeric" and "bucket", each [N, F], of values float32 [F, N], which are overwritten."""
+        present = np.isfinite(values)
+        np.copyto(values, self.missing, where=~present)
+        # The smallest integers that hold a bucket: with few boundaries, comparing with each is faster than searching.
+        buckets = np.ones(values.shape, np.min_scalar_type(len(self.boundaries) + 1))
+        for boundary in self.boundaries:
+            buckets += (values >= boundary).view(np.uint8)
+        buckets *= present  # MISSING_ID is 0
+        values -= self.mean
+        values /= self.std
+        return np.ascontiguousarray(values.T), buckets.T.astype(np.int32, order="C")
 
 
 def _vocabulary_ids(values: Any, vocabulary: Sequence[str]) -> np.ndarray:
@@ -336,6 +363,9 @@ def _vocabulary_ids(values: Any, vocabulary: Sequence[str]) -> np.ndarray:
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        if pa.types.is_dictionary(values.type):
+            distinct = np.append(_vocabulary_ids(values.dictionary, vocabulary), np.int32(MISSING_ID))  # last: of null
+            return distinct[values.indices.cast(pa.int64()).fill_null(-1).to_numpy()]
         known = pa.array(["", *vocabulary], pa.string())
         positions = pc.index_in(values.cast(pa.string()).fill_null(""), value_set=known)
         found = positions.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)

@@ -57,6 +57,21 @@ class File:
 
 
 @dataclass(frozen=True)
+class RowGroup:
+    """One row group of a Parquet file: the smallest part of a split that can be read alone.
+
+    Attributes:
+        file: absolute path of the file.
+        index: number of the row group in it, from 0.
+        rows: number of its rows.
+    """
+
+    file: Path
+    index: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Split:
     """The files of one split (or of the quarantine)."""
 
@@ -145,6 +160,19 @@ class Examples:
         """Number of rows of a split."""
         return self.split(split).rows
 
+    def row_groups(self, split: str) -> list[RowGroup]:
+        """The row groups of a split that have rows, in the order in which they were written.
+
+        Raises:
+            StepError: unknown split, or a file that is missing or damaged.
+        """
+        groups = []
+        for file in self.files(split):
+            with reading(file):
+                metadata = pq.read_metadata(file)
+            groups += [RowGroup(file, i, metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups)]
+        return [group for group in groups if group.rows]
+
     def batches(
         self, split: str, columns: Sequence[str] | None = None, batch_size: int = 65_536
     ) -> Iterator[pa.RecordBatch]:
@@ -165,14 +193,14 @@ class Examples:
         if unknown := [name for name in names if name not in self.columns]:
             raise StepError(f"{self.path} has no column {unknown[0]!r}; it has: {', '.join(self.columns)}")
         for file in self.files(split):
-            with _damage_is_a_step_error(file), pq.ParquetFile(file) as parquet:
+            with reading(file), pq.ParquetFile(file) as parquet:
                 for batch in parquet.iter_batches(batch_size, columns=names):
                     yield pa.RecordBatch.from_arrays([batch.column(name) for name in names], names=names)
 
     def quarantined(self) -> Iterator[pa.RecordBatch]:
         """Stream the quarantined rows: source, line (1-based), reason, row (text)."""
         for entry in self.quarantine.files:
-            with _damage_is_a_step_error(self.path / entry.path), pq.ParquetFile(self.path / entry.path) as parquet:
+            with reading(self.path / entry.path), pq.ParquetFile(self.path / entry.path) as parquet:
                 yield from parquet.iter_batches()
 
     def verify(self) -> None:
@@ -183,7 +211,7 @@ class Examples:
         """
         for split in [*self.splits.values(), self.quarantine]:
             for file in split.files:
-                with _damage_is_a_step_error(self.path / file.path):
+                with reading(self.path / file.path):
                     actual = sha256(self.path / file.path)
                 if actual != file.sha256:
                     raise StepError(
@@ -193,7 +221,12 @@ class Examples:
 
 
 @contextlib.contextmanager
-def _damage_is_a_step_error(file: Path) -> Iterator[None]:
+def reading(file: Path) -> Iterator[None]:
+    """Report that a file of an examples artifact is missing or damaged.
+
+    Raises:
+        StepError: the body cannot read the file.
+    """
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -416,19 +449,47 @@ class ExamplesWriter:
 
     def _finish(self) -> None:
         self._flush_bad_rows()
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "columns": _column_list(self.columns),
-            "schema_fingerprint": schema_fingerprint(self.columns),
-            "span": self.span,
-            "splits": {name: _split_entry(part.finish()) for name, part in self._parts.items()},
-            "quarantine": _split_entry(self._bad.finish()),
-            "excluded": {"rows": self.excluded},
-            "sources": list(self.sources),
-        }
-        text = json.dumps(manifest, indent=1, ensure_ascii=False)
-        (self._unfinished / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        splits = {name: part.finish() for name, part in self._parts.items()}
+        quarantine = self._bad.finish()
+        write_manifest(self._unfinished, self.columns, splits, quarantine, self.excluded, self.span, self.sources)
+
+
+def write_manifest(
+    folder: Path,
+    columns: Mapping[str, str],
+    splits: Mapping[str, Split],
+    quarantine: Split = Split(),
+    excluded: int = 0,
+    span: Mapping[str, Any] | None = None,
+    sources: Iterable[str] = (),
+    **further: Any,
+) -> None:
+    """Make a folder of Parquet files an examples artifact.
+
+    Args:
+        folder: where the files of the splits are.
+        columns: column name -> type (a key of TYPES).
+        splits: split name -> its files.
+        quarantine: the files of the rows that could not be parsed.
+        excluded: number of rows that a filter left out on purpose.
+        span: {"column": name, "values": [...]} when the rows are filtered by span.
+        sources: where the rows come from.
+        **further: entries that readers of examples pass over, JSON values.
+    """
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "columns": _column_list(columns),
+        "schema_fingerprint": schema_fingerprint(columns),
+        "span": span,
+        "splits": {name: _split_entry(split) for name, split in splits.items()},
+        "quarantine": _split_entry(quarantine),
+        "excluded": {"rows": excluded},
+        "sources": list(sources),
+        **further,
+    }
+    text = json.dumps(manifest, indent=1, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def _split_entry(split: Split) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Takes what train_model writes and any other model whose `serving_default` has on
 """
 
 import logging
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,12 +35,31 @@ def saved_preprocessing(model: Path) -> Preprocessing | None:
     return Preprocessing.load(constants) if constants.is_file() else None
 
 
+def require_columns(role: str, columns: Sequence[str], available: Mapping[str, str]) -> None:
+    """Check that the examples have every column that a model wants.
+
+    Args:
+        role: what to call the model.
+        columns: the columns it wants.
+        available: the examples' columns.
+
+    Raises:
+        StepError: a column is missing.
+    """
+    if missing := [name for name in columns if name not in available]:
+        raise StepError(
+            f"the {role} wants the column {missing[0]!r}, which the examples lack "
+            f"({len(missing)} of its {len(columns)} inputs are missing); they have: {', '.join(available)}"
+        )
+
+
 class ServingModel:
     """A loaded model.
 
     Attributes:
         role: "model" or "baseline": what error messages call it.
         columns: the columns its signature wants.
+        text_columns: those of them that it wants as text.
     """
 
     def __init__(self, path: Path, role: str):
@@ -68,8 +88,14 @@ class ServingModel:
         self._output = self._find_output()
         self._column_of = {**{name: name for name in self._inputs}, **_renamed_columns(path)}
         self.columns = sorted(self._column_of[name] for name in self._inputs)
+        texts = (name for name, spec in self._inputs.items() if spec.dtype == tf.string)
+        self.text_columns = sorted(self._column_of[name] for name in texts)
 
-    def require(self, available: dict[str, str]) -> None:
+    def signature(self, name: str) -> Any:
+        """Another signature of the model; None when it has none of that name."""
+        return self._loaded.signatures.get(name)
+
+    def require(self, available: Mapping[str, str]) -> None:
         """Check that the examples have every column that the signature wants.
 
         Args:
@@ -78,11 +104,7 @@ class ServingModel:
         Raises:
             StepError: a column is missing, or an input is not one value per row.
         """
-        if missing := [name for name in self.columns if name not in available]:
-            raise StepError(
-                f"the {self.role} wants the column {missing[0]!r}, which the examples lack "
-                f"({len(missing)} of its {len(self.columns)} inputs are missing); they have: {', '.join(available)}"
-            )
+        require_columns(self.role, self.columns, available)
         for name, spec in self._inputs.items():
             if spec.shape.rank not in (None, 1) and spec.shape[1:].as_list() != [1]:
                 raise StepError(

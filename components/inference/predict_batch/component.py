@@ -16,13 +16,12 @@ def predict_batch(
     bundle: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045
     splits: list[str] = [],  # noqa: B006 - kfp copies it into the package
     key_columns: list[str] = [],  # noqa: B006
-    engine: str = "auto",
     task: str = "auto",
     classes: list = [],  # noqa: B006
     decision_threshold: float = 0.5,
     prefix: str = "",
     time: str = "",
-    batch_size: int = 4096,
+    batch_size: int = 16384,
     shard_rows: int = 262144,
     workers: int = 0,
     checkpoint_dir: str = "",
@@ -37,7 +36,6 @@ def predict_batch(
         bundle: An edge bundle (from export_tflite). It predicts; a model beside it says how far the two differ.
         splits: The splits to predict for; empty for all.
         key_columns: Columns of the examples to write beside the predictions, such as an identifier or the label.
-        engine: What computes: tensorflow, litert, or auto for the faster of those that the model allows.
         task: binary, multiclass or regression. auto takes what the model says; a model that says nothing gets its
             scores written and nothing else.
         classes: Class values in the order of the model's scores, for a model that does not name them.
@@ -59,14 +57,14 @@ def predict_batch(
     """
     from pathlib import Path
 
-    from kfp_hybrid.components.inference.predict_batch.predict import Options, predict
+    from kfp_hybrid.components.inference.predict_batch.options import Options
+    from kfp_hybrid.components.inference.predict_batch.predict import predict
     from kfp_hybrid.step import step
 
     with step():
         options = Options(
             splits=splits,
             key_columns=key_columns,
-            engine=engine,
             task=task,
             classes=classes,
             decision_threshold=decision_threshold,

@@ -1,13 +1,8 @@
 """Training a model from examples, statistics and schema. TensorFlow is imported only after the input is checked."""
 
-import contextlib
 import logging
 import math
-import os
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +16,7 @@ from kfp_hybrid.components.training.train_model.training_input import read_label
 from kfp_hybrid.components.training.train_model.user_module import UserModule
 from kfp_hybrid.data.examples import Examples
 from kfp_hybrid.preprocessing import Preprocessing
+from kfp_hybrid.quiet_tensorflow import quiet_tensorflow
 from kfp_hybrid.step import StepError
 
 
@@ -68,7 +64,7 @@ def train(
         raise StepError(f"the examples have no column {absent[0]!r}; make statistics and schema from the same examples")
     weights = _class_weights(data, preprocessing, parameters)
     _log_task(data, preprocessing, parameters)
-    with _quiet_tensorflow():
+    with quiet_tensorflow():
         from kfp_hybrid.components.training.train_model.session import Session
     session = Session(data, preprocessing, weights, module, parameters)
     state = session.run(checkpoint_base(parameters.checkpoint_dir, Path(model)), Path(schema), Path(model), Path(logs))
@@ -122,34 +118,6 @@ def _class_weights(examples: Examples, preprocessing: Preprocessing, parameters:
             )
         weights[classes.index(name)] = weight
     return weights
-
-
-@contextlib.contextmanager
-def _quiet_tensorflow() -> Iterator[None]:
-    """Import TensorFlow without its own log lines, unless the user has set TF_CPP_MIN_LOG_LEVEL.
-
-    Some lines ("Could not find cuda drivers") it writes before it reads that variable, so the file descriptor is
-    diverted during the import; what was written comes out if the import fails.
-    """
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    for name in ("absl", "tensorflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
-        yield
-        return
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as diverted:
-        os.dup2(diverted.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            diverted.seek(0)
-            os.write(stderr, diverted.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
 
 
 def _metrics(state: State, seconds: float) -> dict[str, float]:

@@ -5,17 +5,15 @@ with epoch 7 sees what the uninterrupted one saw. Rows that fit into memory are 
 shuffled all together; otherwise each epoch shuffles the row groups, and the rows within a buffer of them.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kfp_hybrid.data.examples import Examples
+from kfp_hybrid.data.examples import Examples, RowGroup, reading
 from kfp_hybrid.preprocessing import Preprocessing
 from kfp_hybrid.step import StepError
 
@@ -101,7 +99,7 @@ class TrainingInput:
         self._class_weights = class_weights
         self._columns = [*preprocessing.features, preprocessing.label.name]
         self._seed = seed
-        self._row_groups = _row_groups(examples, split)
+        self._row_groups = examples.row_groups(split)
         self.rows = examples.rows(split)
         self.batch_size = min(batch_size, self.rows)
         self.steps = self.rows // self.batch_size if static_shapes else -(-self.rows // self.batch_size)
@@ -189,16 +187,13 @@ class TrainingInput:
             if following is not None:
                 yield following.result()
 
-    def _load(self, row_groups: list["_RowGroup"]) -> Arrays:
+    def _load(self, row_groups: list[RowGroup]) -> Arrays:
         return _concatenate([arrays for group in row_groups for arrays in self._read(group)])
 
-    def _read(self, group: "_RowGroup") -> Iterator[Arrays]:
-        try:
-            with pq.ParquetFile(group.file) as parquet:
-                # One thread, because another one is training.
-                table = parquet.read_row_group(group.index, columns=self._columns, use_threads=False)
-        except (OSError, pa.ArrowException) as error:
-            raise StepError(f"cannot read {group.file}: {error}; run ingest_examples again") from None
+    def _read(self, group: RowGroup) -> Iterator[Arrays]:
+        with reading(group.file), pq.ParquetFile(group.file) as parquet:
+            # One thread, because another one is training.
+            table = parquet.read_row_group(group.index, columns=self._columns, use_threads=False)
         for batch in table.to_batches(max_chunksize=PREPROCESSED_ROWS):
             arrays = preprocess(batch, self._preprocessing)
             if self._class_weights is not None:
@@ -222,27 +217,9 @@ class TrainingInput:
         return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self._layout().values())
 
 
-@dataclasses.dataclass(frozen=True)
-class _RowGroup:
-    file: Path
-    index: int
-    rows: int
-
-
-def _row_groups(examples: Examples, split: str) -> list[_RowGroup]:
-    groups = []
-    for file in examples.files(split):
-        try:
-            metadata = pq.read_metadata(file)
-        except (OSError, pa.ArrowException) as error:
-            raise StepError(f"cannot read {file}: {error}; run ingest_examples again") from None
-        groups += [_RowGroup(file, i, metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups)]
-    return [group for group in groups if group.rows]
-
-
-def _buffer_groups(row_groups: list[_RowGroup], buffer_rows: int) -> Iterator[list[_RowGroup]]:
+def _buffer_groups(row_groups: list[RowGroup], buffer_rows: int) -> Iterator[list[RowGroup]]:
     """Consecutive row groups of together at most `buffer_rows` rows, or one that is larger."""
-    buffer: list[_RowGroup] = []
+    buffer: list[RowGroup] = []
     for group in row_groups:
         if buffer and sum(g.rows for g in buffer) + group.rows > buffer_rows:
             yield buffer

@@ -1,0 +1,202 @@
+"""Batch prediction: shards are predicted side by side, and published together when all are finished."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from kfp_hybrid import __version__
+from kfp_hybrid.checkpoints import checkpoint_base, checkpoint_folder, fingerprint
+from kfp_hybrid.components.inference.predict_batch.columns import Columns
+from kfp_hybrid.components.inference.predict_batch.options import Options
+from kfp_hybrid.components.inference.predict_batch.predictors import Predictor
+from kfp_hybrid.components.inference.predict_batch.shards import Finished, Shard, finish_shard, plan_shards, totals
+from kfp_hybrid.components.inference.predict_batch.sources import Source, find_source, open_source
+from kfp_hybrid.cores import available_cores
+from kfp_hybrid.data.examples import Examples, Split, write_manifest
+from kfp_hybrid.publishing import publishing
+from kfp_hybrid.step import StepError
+
+SAMPLE_ROWS = 1024
+SECONDS_BETWEEN_LOGS = 5.0
+JOB = "job.json"
+VERSIONS_OF = ("numpy", "pyarrow", "tensorflow", "ai-edge-litert")
+
+Plan = dict[str, list[Shard]]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a job tells about itself.
+
+    Attributes:
+        rows: rows predicted.
+        metrics: rows, unknown values, differences, seconds.
+        metadata: facts about the predictions, for their artifact.
+    """
+
+    rows: int
+    metrics: dict[str, float]
+    metadata: dict[str, str | int]
+
+
+def predict(examples: Path, model: Path | None, bundle: Path | None, output: Path, options: Options) -> Predicted:
+    """Predict for all rows of examples.
+
+    Args:
+        examples: examples artifact.
+        model: artifact of a SavedModel, or of push_model.
+        bundle: artifact of an edge bundle; predicts if given.
+        output: directory that the predictions become; appears whole or not at all.
+        options: everything else.
+
+    Raises:
+        StepError: the input, the model or a parameter is wrong.
+    """
+    started = time.perf_counter()
+    options.validate()
+    data = Examples.open(examples)
+    keys = options.key_types(data)
+    plan = {split: plan_shards(data, split, options.shard_rows) for split in options.chosen_splits(data)}
+    with contextlib.ExitStack() as stack:
+        source = find_source(model, bundle, stack)
+        opened = open_source(source, data.columns, _sample(data, plan), options.task, options.classes)
+        name = fingerprint(_description(data, plan, source, opened.predictor, options))
+        base = checkpoint_base(options.checkpoint_dir, output)
+        folder = stack.enter_context(checkpoint_folder(base, name))
+        new = stack.enter_context(publishing(output))
+        constants = {"model_version": source.files.version, "predicted_at": _time(folder, options)}
+        columns = Columns(keys, opened.answer, opened.outputs, options.prefix, options.decision_threshold, constants)
+        begun = time.perf_counter()
+        shards = _finish_all(plan, opened.predictor, columns, options, folder)
+        seconds = time.perf_counter() - begun
+        tally, without_score = totals(shards)
+        rows = sum(shard.file.rows for shard in shards)
+        if rows and without_score == rows:
+            raise StepError(f"the model gives no finite score for any of the {rows} rows; it is broken: train it again")
+        facts = _facts(source, opened.difference, rows, without_score, constants)
+        further = {"missing": dict(tally.missing), "unknown": dict(tally.unknown), "key_columns": list(keys)}
+        _publish(new, folder, data, plan, shards, columns, {**facts, **further})
+    with contextlib.suppress(OSError):
+        base.rmdir()  # if nobody else has checkpoints there
+    resumed = sum(shard.file.rows for shard in shards if shard.earlier)
+    metrics: dict[str, float] = {"rows": rows, "rows_of_earlier_run": resumed, "rows_without_score": without_score}
+    metrics |= {f"missing_{name}": count for name, count in tally.missing.items() if count}
+    metrics |= {f"unknown_{name}": count for name, count in tally.unknown.items() if count}
+    if opened.difference is not None:
+        metrics["largest_difference"] = opened.difference
+    metrics |= {"seconds": time.perf_counter() - started, "rows_per_second": (rows - resumed) / seconds}
+    _log(metrics)
+    return Predicted(rows, metrics, {key: value for key, value in facts.items() if isinstance(value, str | int)})
+
+
+def _sample(data: Examples, plan: Plan) -> pa.RecordBatch | None:
+    """A few rows of the first split that has any."""
+    split = next((split for split, shards in plan.items() if shards), None)
+    return next(data.batches(split, batch_size=SAMPLE_ROWS)) if split else None
+
+
+def _description(data: Examples, plan: Plan, source: Source, predictor: Predictor, options: Options) -> dict[str, Any]:
+    """All that the bytes of the shards depend on."""
+    return {
+        "columns": data.schema_fingerprint,
+        "files": {split: [file.sha256 for file in data.split(split).files] for split in plan},
+        "model": [source.files.digest, source.files.version, type(predictor).__name__],
+        "options": {**dataclasses.asdict(options), "workers": 0, "checkpoint_dir": ""},
+        "versions": [__version__, *map(importlib.metadata.version, VERSIONS_OF)],
+    }
+
+
+def _time(folder: Path, options: Options) -> str:
+    """The time to write into each row: that of the run which began the job."""
+    file = folder / JOB
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return str(json.loads(file.read_text(encoding="utf-8"))["time"])
+    timestamp = options.timestamp()
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps({"time": timestamp}), encoding="utf-8")
+    unfinished.replace(file)
+    return timestamp
+
+
+def _finish_all(plan: Plan, predictor: Predictor, columns: Columns, options: Options, folder: Path) -> list[Finished]:
+    """Finish all shards, some at the same time; logs progress."""
+    shards = [shard for of_split in plan.values() for shard in of_split]
+    total, done, last_log = sum(shard.rows for shard in shards), 0, time.monotonic()
+    executor = ThreadPoolExecutor(options.workers or available_cores())
+    try:
+        futures = [executor.submit(finish_shard, s, predictor, columns, options.batch_size, folder) for s in shards]
+        for future in as_completed(futures):
+            done += future.result().file.rows
+            if time.monotonic() - last_log > SECONDS_BETWEEN_LOGS:
+                logging.info("predicted %s of %s rows", f"{done:,}", f"{total:,}")
+                last_log = time.monotonic()
+        return [future.result() for future in futures]
+    finally:
+        executor.shutdown(cancel_futures=True)  # after an error or a signal, only what has begun is finished
+
+
+def _facts(
+    source: Source, difference: float | None, rows: int, without_score: int, constants: dict[str, str]
+) -> dict[str, Any]:
+    return {
+        **constants,
+        "model_digest": source.files.digest,
+        "engine": "litert" if source.bundle else "tensorflow",
+        "rows": rows,
+        "rows_without_score": without_score,
+        "largest_difference": difference,
+    }
+
+
+def _publish(
+    new: Path,
+    folder: Path,
+    data: Examples,
+    plan: Plan,
+    shards: list[Finished],
+    columns: Columns,
+    predictions: dict[str, Any],
+) -> None:
+    files = {shard.file.path: shard.file for shard in shards}
+    try:
+        new.mkdir()
+        for path in files:
+            (new / path).parent.mkdir(exist_ok=True)
+            _place(folder / path, new / path)
+        splits = {split: Split(tuple(files[shard.path] for shard in planned)) for split, planned in plan.items()}
+        write_manifest(new, columns.types, splits, sources=data.sources, predictions=predictions)
+    except OSError as error:
+        raise StepError(
+            f"cannot write {new.parent}: {error.strerror or error}; check its permissions and space"
+        ) from error
+
+
+def _place(file: Path, target: Path) -> None:
+    """Give a finished shard a second name; a copy where that cannot be. The first stays until all is published."""
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
+
+
+def _log(metrics: dict[str, float]) -> None:
+    logging.info(
+        "predicted %s rows (%s by an earlier run) in %.1f s, %s rows/s while predicting",
+        f"{metrics['rows']:,}",
+        f"{metrics['rows_of_earlier_run']:,}",
+        metrics["seconds"],
+        f"{metrics['rows_per_second']:,.0f}",
+    )
+    if without := metrics["rows_without_score"]:
+        logging.warning("%s rows have no score, because the model gave NaN or infinity", f"{without:,}")
