@@ -1,20 +1,21 @@
-"""plan_vertex_deployment and shift_endpoint_traffic against a server that holds endpoints as Vertex AI's own messages.
-
-What the server is sent must be what the real messages can hold, to the last field, and what the documentation demands:
-shares that add up to 100, of models that are there, and an etag that is still valid.
-"""
+"""plan_vertex_deployment and shift_endpoint_traffic against a server that holds models and endpoints."""
 
 import json
 import math
 import re
-from datetime import datetime, timedelta, timezone
+import sys
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from google.cloud.aiplatform_v1 import types
 from google.oauth2.credentials import Credentials
-from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
+
+from vertex_registry import PARENT, START, FakeRegistry, ids
 
 from kfp_hybrid.components.deployment.plan_vertex_deployment.plan import _traffic_split, plan
 from kfp_hybrid.components.deployment.shift_endpoint_traffic.shift import shift
@@ -22,120 +23,7 @@ from kfp_hybrid.components.deployment.vertex_endpoints import DeployedModel
 from kfp_hybrid.google_api import GoogleApi
 from kfp_hybrid.step import StepError, Stopped
 
-PARENT = "projects/ml-production/locations/europe-west4"
-START = datetime(2026, 11, 21, 12, tzinfo=timezone.utc)
-FILTER = re.compile(r'(display_name|labels\.kfp_hybrid_digest)="([^"]*)"')
 DIGEST = "sha256-" + "4f" * 32
-
-
-class Refusal(Exception):
-    def __init__(self, code, status, message):
-        super().__init__(message)
-        self.answer = code, {"error": {"code": code, "status": status, "message": message}}
-
-
-class FakeVertex:
-    """The endpoints and models of one project in one region."""
-
-    def __init__(self):
-        self.endpoints = {}
-        self.models = []
-        self.operations = {}
-        self.before_patch = None
-        """Called once before the next change, as somebody else who changes things."""
-
-    def endpoint(self, display_name="flights", shares=(), name="7", labels=None):
-        """Add an endpoint; `shares` are those of its models, the oldest first, whose ids are 11, 12, ..."""
-        made = types.Endpoint(name=f"{PARENT}/endpoints/{name}", display_name=display_name, etag="e1", labels=labels)
-        for number, share in enumerate(shares, 1):
-            made.deployed_models.append(types.DeployedModel(
-                id=f"1{number}", model=f"{PARENT}/models/55", model_version_id=str(number),
-                create_time=START + timedelta(seconds=number / 2),
-            ))  # fmt: skip
-            if share:
-                made.traffic_split[f"1{number}"] = share
-        self.endpoints[made.name] = made
-        return made
-
-    def model(self, *digests, display_name="flights", name="55"):
-        """Add a model with a version for each digest."""
-        for version, digest in enumerate(digests, 1):
-            self.models.append(types.Model(
-                name=f"{PARENT}/models/{name}", display_name=display_name, version_id=str(version),
-                labels={"kfp_hybrid_digest": digest[:63]} if digest else {},
-            ))  # fmt: skip
-
-    def __call__(self, request):
-        assert request.headers["Authorization"] == "Bearer a-token"
-        path = request.path.removeprefix("/v1/")
-        try:
-            if not path.startswith(PARENT):
-                raise Refusal(403, "PERMISSION_DENIED", "Permission denied.")
-            if request.is_("GET", f"/v1/{PARENT}/endpoints"):
-                return self._page("endpoints", self.endpoints.values(), request.query, types.ListEndpointsRequest)
-            if request.is_("GET", f"/v1/{PARENT}/models"):
-                newest = {model.name: model for model in self.models}
-                return self._page("models", newest.values(), request.query, types.ListModelsRequest)
-            if request.is_("GET", f"/v1/{PARENT}/models/*:listVersions"):
-                name = path.removesuffix(":listVersions")
-                versions = [model for model in self.models if model.name == name]
-                return self._page("models", versions, request.query, types.ListModelVersionsRequest)
-            if request.is_("GET", f"/v1/{PARENT}/operations/*"):
-                return 200, self.operations[path]
-            if request.is_("PATCH", f"/v1/{PARENT}/endpoints/*"):
-                return 200, self._patch(path, request)
-            if request.is_("POST", f"/v1/{PARENT}/endpoints/*:undeployModel"):
-                return 200, self._undeploy(path.removesuffix(":undeployModel"), request)
-        except Refusal as refusal:
-            return refusal.answer
-        return 404, "<html>no such page</html>"
-
-    def _page(self, kind, items, query, message):
-        asked = message()
-        json_format.ParseDict(query, asked._pb)
-        if asked.filter:
-            field, value = FILTER.fullmatch(asked.filter).groups()
-            key = field.partition(".")[2]
-            items = [item for item in items if (item.labels.get(key) if key else item.display_name) == value]
-        items = list(items)
-        start = int(asked.page_token or 0)
-        answer = {kind: [json_format.MessageToDict(item._pb) for item in items[start : start + 1]]}
-        return 200, answer | ({"nextPageToken": str(start + 1)} if start + 1 < len(items) else {})
-
-    def _patch(self, name, request):
-        if self.before_patch:
-            change, self.before_patch = self.before_patch, None
-            change()
-        endpoint = self.endpoints[name]
-        sent = types.Endpoint()
-        json_format.ParseDict(request.json(), sent._pb)
-        fields = request.query["updateMask"].split(",")
-        assert set(request.json()) == {*fields, "etag"}
-        if sent.etag != endpoint.etag:
-            raise Refusal(409, "ABORTED", "The etag is not that of the resource.")
-        if sum(sent.traffic_split.values()) != 100 or not set(sent.traffic_split) <= ids(endpoint):
-            raise Refusal(400, "INVALID_ARGUMENT", "Invalid traffic split.")
-        assert all(re.fullmatch("[-_a-z0-9]{0,63}", value) for value in sent.labels.values())
-        endpoint.traffic_split, endpoint.labels = dict(sent.traffic_split), dict(sent.labels)
-        endpoint.etag += "'"
-        return json_format.MessageToDict(endpoint._pb)
-
-    def _undeploy(self, name, request):
-        sent = types.UndeployModelRequest()
-        json_format.ParseDict(request.json(), sent._pb)
-        endpoint = self.endpoints[name]
-        if sent.deployed_model_id not in ids(endpoint):
-            raise Refusal(404, "NOT_FOUND", "The deployed model is not there.")
-        if endpoint.traffic_split.get(sent.deployed_model_id):
-            raise Refusal(400, "FAILED_PRECONDITION", "The deployed model has traffic.")
-        endpoint.deployed_models = [each for each in endpoint.deployed_models if each.id != sent.deployed_model_id]
-        operation = f"{PARENT}/operations/{len(self.operations)}"
-        self.operations[operation] = {"name": operation, "done": True, "response": {}}
-        return {"name": operation}
-
-
-def ids(endpoint):
-    return {model.id for model in endpoint.deployed_models}
 
 
 class Artifact:
@@ -150,7 +38,7 @@ def pushed(version=3, digest=DIGEST, destination="gs://models/flights"):
 
 @pytest.fixture
 def vertex():
-    return FakeVertex()
+    return FakeRegistry()
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ def plan_automl(
     [
         ("prediction_type", str),
         ("columns", list),
+        ("column_specs", dict),
         ("split_values", dict),
         ("budget_milli_node_hours", int),
     ],
@@ -41,6 +42,7 @@ def plan_automl(
     Returns:
         prediction_type: classification or regression.
         columns: The label and the features.
+        column_specs: For each feature, whether AutoML decides what it is (auto) or takes it as categorical.
         split_values: For each split, what AutoML calls its rows: TRAIN, VALIDATE or TEST, dealt in turn.
         budget_milli_node_hours: The budget as AutoML counts it.
     """

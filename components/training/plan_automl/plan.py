@@ -18,6 +18,7 @@ MIN_ROWS = 1000
 MAX_COLUMNS = 1000
 COLUMN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 
+AUTO, CATEGORICAL = "auto", "categorical"  # how AutoML is to understand a column
 TRAIN, VALIDATE, TEST = "TRAIN", "VALIDATE", "TEST"
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Plan(NamedTuple):
 
     prediction_type: str
     columns: list[str]
+    column_specs: dict[str, str]
     split_values: dict[str, list[str]]
     budget_milli_node_hours: int
 
@@ -64,17 +66,18 @@ def plan(statistics: Path, schema: Path, label: str, task: str, budget_hours: fl
     known = {".".join(item.path.step) or item.name: item for item in by_split[splits.train].features}
     if label not in features or label not in known:
         raise StepError(f"label {label!r} is not in the data, which have {', '.join(known)}; set label to one of these")
-    columns = [label, *feature_candidates(described, label)]
-    _check_columns(columns)
+    names = feature_candidates(described, label)
+    _check_columns([label, *names])
     chosen = choose_task(known[label], features[label], task)
     split_values = _split_values(by_split, splits)
     made = Plan(
         "regression" if chosen == "regression" else "classification",
-        columns,
+        [label, *names],
+        {name: CATEGORICAL if features[name].int_domain.is_categorical else AUTO for name in names},
         split_values,
         round(budget_hours * 1000),
     )
-    log.info("%s of %s from %d columns, rows as %s", made.prediction_type, label, len(columns) - 1, split_values)
+    log.info("%s of %s from %d columns, rows as %s", made.prediction_type, label, len(names), split_values)
     return made
 
 

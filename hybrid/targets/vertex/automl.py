@@ -53,6 +53,7 @@ def train_tabular(
         display_name=NAME,
         dataset=dataset.outputs["dataset"],
         target_column=label,
+        column_specs=plan.outputs["column_specs"],  # without, the split column would be a feature
         optimization_prediction_type=plan.outputs["prediction_type"],
         budget_milli_node_hours=plan.outputs["budget_milli_node_hours"],
         predefined_split_column_name=SPLIT_COLUMN,
