@@ -158,7 +158,7 @@ def _connect() -> tuple[client.ApiClient, str]:
         own = _configure(configuration)
     except (config.ConfigException, OSError) as error:
         raise StepError(
-            f"there is no cluster to train on: {_one_line(str(error))}; run this on a Kubeflow target, or set KUBECONFIG"
+            f"there is no cluster to train on: {_one_line(str(error))}; run it on a Kubeflow target, or set KUBECONFIG"
         ) from None
     configuration.retries = False  # they are done here, where they can be seen
     return client.ApiClient(configuration), own
