@@ -69,6 +69,12 @@ class FakeRegistry:
                 return self._page("models", versions, request.query, types.ListModelVersionsRequest)
             if request.is_("GET", f"/v1/{PARENT}/operations/*"):
                 return 200, self.operations[path]
+            if request.is_("POST", f"/v1/{PARENT}/models:upload"):
+                return 200, self._upload(request)
+            if request.is_("POST", f"/v1/{PARENT}/endpoints"):
+                return 200, self._create(request)
+            if request.is_("POST", f"/v1/{PARENT}/endpoints/*:deployModel"):
+                return 200, self._deploy(path.removesuffix(":deployModel"), request)
             if request.is_("PATCH", f"/v1/{PARENT}/endpoints/*"):
                 return 200, self._patch(path, request)
             if request.is_("POST", f"/v1/{PARENT}/endpoints/*:undeployModel"):
@@ -94,8 +100,7 @@ class FakeRegistry:
             change, self.before_patch = self.before_patch, None
             change()
         endpoint = self.endpoints[name]
-        sent = types.Endpoint()
-        json_format.ParseDict(request.json(), sent._pb)
+        sent = _parsed(types.Endpoint, request)
         fields = request.query["updateMask"].split(",")
         assert set(request.json()) == {*fields, "etag"}
         if sent.etag != endpoint.etag:
@@ -107,18 +112,64 @@ class FakeRegistry:
         endpoint.etag += "'"
         return json_format.MessageToDict(endpoint._pb)
 
+    def _upload(self, request):
+        sent = _parsed(types.UploadModelRequest, request)
+        model, versions = sent.model, []
+        assert model.artifact_uri.startswith("gs://") and model.container_spec.image_uri and model.display_name
+        if sent.parent_model:
+            versions = [each for each in self.models if each.name == sent.parent_model]
+            if not versions:
+                raise Refusal(404, "NOT_FOUND", "The parent model is not there.")
+        model.name = sent.parent_model or f"{PARENT}/models/{len(self.models) + 100}"
+        model.version_id = str(len(versions) + 1)
+        self.models.append(model)
+        return self._operation({"model": model.name, "modelVersionId": model.version_id})
+
+    def _create(self, request):
+        endpoint = _parsed(types.Endpoint, request)
+        endpoint.name, endpoint.etag = f"{PARENT}/endpoints/{len(self.endpoints) + 200}", "e1"
+        self.endpoints[endpoint.name] = endpoint
+        return self._operation({"name": endpoint.name})
+
+    def _deploy(self, name, request):
+        sent = _parsed(types.DeployModelRequest, request)
+        endpoint, deployed = self.endpoints[name], sent.deployed_model
+        machines = deployed.dedicated_resources
+        assert machines.machine_spec.machine_type and 1 <= machines.min_replica_count <= machines.max_replica_count
+        deployed.id = str(len(endpoint.deployed_models) + 300)
+        deployed.create_time = START + timedelta(hours=len(endpoint.deployed_models))
+        deployed.model, _, deployed.model_version_id = deployed.model.partition("@")
+        if not any((each.name, each.version_id) == (deployed.model, deployed.model_version_id) for each in self.models):
+            raise Refusal(404, "NOT_FOUND", "The model is not there.")
+        split = {deployed.id if key == "0" else key: share for key, share in sent.traffic_split.items()}
+        endpoint.deployed_models.append(deployed)
+        if sum(split.values()) != 100 or not set(split) <= ids(endpoint):
+            raise Refusal(400, "INVALID_ARGUMENT", "Invalid traffic split.")
+        endpoint.traffic_split = split
+        return self._operation({"deployedModel": {"id": deployed.id}})
+
+    def _operation(self, response):
+        """A long-running operation, which is done when it is looked at."""
+        name = f"{PARENT}/operations/{len(self.operations)}"
+        self.operations[name] = {"name": name, "done": True, "response": response}
+        return {"name": name}
+
     def _undeploy(self, name, request):
-        sent = types.UndeployModelRequest()
-        json_format.ParseDict(request.json(), sent._pb)
+        sent = _parsed(types.UndeployModelRequest, request)
         endpoint = self.endpoints[name]
         if sent.deployed_model_id not in ids(endpoint):
             raise Refusal(404, "NOT_FOUND", "The deployed model is not there.")
         if endpoint.traffic_split.get(sent.deployed_model_id):
             raise Refusal(400, "FAILED_PRECONDITION", "The deployed model has traffic.")
         endpoint.deployed_models = [each for each in endpoint.deployed_models if each.id != sent.deployed_model_id]
-        operation = f"{PARENT}/operations/{len(self.operations)}"
-        self.operations[operation] = {"name": operation, "done": True, "response": {}}
-        return {"name": operation}
+        return self._operation({})
+
+
+def _parsed(message, request):
+    """The body as the message; what it cannot hold is an error."""
+    sent = message()
+    json_format.ParseDict(request.json(), sent._pb)
+    return sent
 
 
 def ids(endpoint):

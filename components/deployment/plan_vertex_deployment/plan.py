@@ -173,5 +173,5 @@ def _summary(service: str, same: list[DeployedModel], upload: str, endpoint_exis
             "deployed, shift_traffic would change its share"
         )
     uploads = {MODEL: "is uploaded as a new model", VERSION: "is uploaded as a new version", NOTHING: "is registered"}
-    where = "joins those on" if endpoint_exists else "gets"
-    return f"the model {uploads[upload]} and {where} the endpoint {service}"
+    where = "joins those on the" if endpoint_exists else "gets a new"
+    return f"the model {uploads[upload]} and {where} endpoint {service}"
