@@ -151,10 +151,11 @@ class Client:
                 what += "; it may have been done all the same, so look before you try again"
             raise UserError(what + self._advice(error, role)) from None
 
-    def _advice(self, error: Exception, role: str) -> str:
+    def _advice(self, error: BaseException, role: str) -> str:
         """What to do about a refusal."""
+        error = _cause(error)
         code, said = _code(error), _said(error)
-        if code == requests.codes.unauthorized or isinstance(_cause(error), RefreshError):
+        if code == requests.codes.unauthorized or isinstance(error, RefreshError):
             return f"; {SIGN_IN}"
         if code == requests.codes.not_found:
             return f"; see that project {self.profile.project} and location {self.profile.location} are right"
@@ -192,24 +193,23 @@ def _is_unknown_host(error: BaseException) -> bool:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """google-auth wraps what keeps it from getting a token."""
+    """What the clients, each in its way, have made of an answer or of its absence."""
+    response = getattr(error, "response", None)
+    if isinstance(response, requests.Response):
+        return from_http_response(response)
     wrapped = next(iter(error.args), None) if isinstance(error, TransportError) else None
     return wrapped if isinstance(wrapped, requests.RequestException) else error
 
 
 def _code(error: BaseException) -> int | None:
     """The HTTP status of a refusal; None when there was no answer."""
-    if isinstance(error, GoogleAPICallError):
-        return error.code
-    response = getattr(error, "response", None)
-    return None if response is None else response.status_code
+    cause = _cause(error)
+    return cause.code if isinstance(cause, GoogleAPICallError) else None
 
 
 def _said(error: BaseException) -> str:
     """What went wrong, in one line."""
     error = _cause(error)
-    if isinstance(error, requests.HTTPError):  # kfp's registry client raises these
-        error = from_http_response(error.response)
     if isinstance(error, GoogleAPICallError):
         # Before the colon stand the method and address.
         return _line(f"{error.code} {error.message.partition(': ')[2] or error.message}")

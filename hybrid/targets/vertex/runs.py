@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LOGGING = "https://logging.googleapis.com/v2/entries:list"
 LOG_READER = "roles/logging.viewer"
-LIST_FIELDS = "name,state,display_name,create_time"
+LIST_FIELDS = ("name", "state", "display_name", "create_time")
 
 _STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "cancelled",
            "RUNNING": "running", "CANCELLING": "running"}  # fmt: skip
@@ -102,7 +102,8 @@ def status(client: Client, run_id: str) -> RunStatus:
 
 def newest(client: Client, limit: int) -> list[RunStatus]:
     """The newest runs, newest first, without their steps."""
-    request = {"parent": client.parent, "page_size": limit, "order_by": "create_time desc", "read_mask": LIST_FIELDS}
+    request = {"parent": client.parent, "page_size": limit, "order_by": "create_time desc",
+               "read_mask": {"paths": LIST_FIELDS}}  # fmt: skip
 
     def first_page() -> "Iterable[PipelineJob]":
         return next(iter(client.jobs.list_pipeline_jobs(request, timeout=TIMEOUT).pages)).pipeline_jobs

@@ -61,7 +61,7 @@ def existing(client: Client) -> list[Schedule]:
 
 
 def delete(client: Client, schedule_id: str) -> None:
-    """Delete a schedule; runs that it has started go on.
+    """Delete a schedule, which Vertex AI does within seconds after it has agreed; runs that it has started go on.
 
     Raises:
         UserError: there is no such schedule, or Vertex AI refuses or cannot be reached.
@@ -79,7 +79,7 @@ def delete(client: Client, schedule_id: str) -> None:
 
     def remove() -> None:
         with contextlib.suppress(NotFound):  # an earlier attempt got through, though its answer did not
-            client.schedules.delete_schedule(name=name, timeout=TIMEOUT).result(timeout=TIMEOUT)
+            client.schedules.delete_schedule(name=name, timeout=TIMEOUT)
 
     client.call("look for the schedule", there)
     client.call("delete the schedule", remove)
