@@ -7,10 +7,12 @@ import hashlib
 import importlib.util
 import os
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -120,3 +122,53 @@ def server_image(admin_kubeconfig: str, tmp_path_factory: pytest.TempPathFactory
     builder.build(archive, name)
     subprocess.run([loader, archive], check=True, capture_output=True)
     return name
+
+
+@pytest.fixture(scope="session")
+def kserve_kinds(admin: client.ApiClient) -> Iterator[ModuleType]:
+    """The kinds of KServe and Knative that are used, without anything that answers to them."""
+    controller = sibling("kserve_controller")
+    extensions = client.ApiextensionsV1Api(admin)
+    existing = {each.metadata.name for each in extensions.list_custom_resource_definition().items}
+    made = []
+    for definition in controller.definitions():
+        name = definition["metadata"]["name"]
+        if name not in existing:
+            extensions.create_custom_resource_definition(definition)
+            made.append(name)
+        elif not os.environ.get("KFP_HYBRID_TEST_KSERVE_KINDS"):
+            pytest.skip(
+                f"{name} is there already, and with it perhaps a real KServe, which these tests play themselves"
+            )
+    _wait_until_served(extensions, made)
+    yield controller
+    for name in made:
+        extensions.delete_custom_resource_definition(name)
+
+
+def _wait_until_served(extensions: client.ApiextensionsV1Api, names: list[str]) -> None:
+    def is_served(name: str) -> bool:
+        conditions = extensions.read_custom_resource_definition(name).status.conditions or []
+        return any(each.type == "Established" and each.status == "True" for each in conditions)
+
+    while not all(is_served(name) for name in names):
+        time.sleep(0.1)
+    time.sleep(1)  # the server says so a moment before it serves them
+
+
+@pytest.fixture
+def kserve(
+    kserve_kinds: ModuleType, admin: client.ApiClient, namespace: str, server_image: str
+) -> Iterator[Callable[..., Any]]:
+    """Starts something that answers like KServe in the test's namespace; arguments as of `Controller`."""
+    started = []
+
+    def start(**options: Any) -> Any:
+        controller = kserve_kinds.Controller(admin, namespace, server_image, **options)
+        controller.start()
+        started.append(controller)
+        return controller
+
+    yield start
+    for controller in started:
+        controller.stop()

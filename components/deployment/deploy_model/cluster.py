@@ -188,6 +188,7 @@ def _configure(configuration: client.Configuration) -> str:
     if "KUBERNETES_SERVICE_HOST" in os.environ and OWN_NAMESPACE.exists() and not os.environ.get("KUBECONFIG"):
         config.load_incluster_config(client_configuration=configuration)
         return OWN_NAMESPACE.read_text(encoding="utf-8").strip()
-    config.load_kube_config(client_configuration=configuration)
-    _, context = config.list_kube_config_contexts()
+    file = os.environ.get("KUBECONFIG") or None  # the client itself looks at the variable only when it is imported
+    config.load_kube_config(file, client_configuration=configuration)
+    _, context = config.list_kube_config_contexts(file)
     return context["context"].get("namespace") or "default"

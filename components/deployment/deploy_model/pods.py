@@ -10,7 +10,7 @@ from kfp_hybrid.components.deployment.deploy_model.cluster import EVENTS, PODS, 
 from kfp_hybrid.components.deployment.deploy_model.names import REVISION, annotations_of
 from kfp_hybrid.components.deployment.deploy_model.waiting import NotReady
 
-RESTARTS = 2  # a container that ended this often and backs off is not going to recover by itself
+RESTARTS = 1  # a container that ended, was started again, and ended again is not going to recover by itself
 PATIENCE_SECONDS = 60.0  # for how long these may pass by themselves:
 STUCK = ("ImagePullBackOff", "CreateContainerConfigError", "CreateContainerError")
 HOPELESS = ("InvalidImageName", "ErrImageNeverPull")
