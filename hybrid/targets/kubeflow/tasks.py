@@ -144,12 +144,13 @@ def _pod(profile: KubeflowProfile, resources: Resources) -> dict[str, Any]:
     limits = {"cpu": resources.cpu_limit, "memory": resources.memory}
     if resources.accelerator:
         limits[accelerator(resources.accelerator).kubernetes_resource] = str(resources.count)
+    storage = profile.secrets.get(STORAGE)
     return {
         "resources": {name: limit for name, limit in limits.items() if limit},
         "node_selector": profile.node_labels(resources),
         "tolerations": [_as_kubernetes_spells(toleration) for toleration in profile.node_tolerations(resources)],
         "pull_secrets": list(profile.pull_secrets),
-        "secrets": [profile.secrets[STORAGE].model_dump(mode="json")] if STORAGE in profile.secrets else [],
+        "secrets": [storage.model_dump(mode="json", exclude_none=True)] if storage else [],
     }
 
 
