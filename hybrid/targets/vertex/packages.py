@@ -48,7 +48,7 @@ def _with_images(pipeline: Component, profile: VertexProfile) -> Component:
     ours = re.compile(rf"(?<![-\w./])(?:{'|'.join(map(re.escape, references))})(?![-\w.@])")
     text = ours.sub(lambda found: references[found[0]], json_format.MessageToJson(pipeline.pipeline_spec))
     changed = components.load_component_from_text(yaml.safe_dump(json.loads(text)))
-    changed.component_spec.description = pipeline.description  # which kfp writes into the head of the file
+    changed.description = pipeline.description  # which kfp writes into the head of the file
     return changed
 
 
