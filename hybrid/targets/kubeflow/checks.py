@@ -11,7 +11,8 @@ import yaml
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.lint import ERROR
 from kfp_hybrid.package import Package
-from kfp_hybrid.profiles.models import Images, KubernetesSecret, image_reference
+from kfp_hybrid.profiles import image_reference
+from kfp_hybrid.profiles.models import Images, KubernetesSecret
 from kfp_hybrid.targets.doctor import Check, CheckWarning
 from kfp_hybrid.targets.kubeflow.client import Client, Trouble
 from kfp_hybrid.targets.kubeflow.runs import named
@@ -37,16 +38,15 @@ def checks(target: "KubeflowTarget") -> list[Check]:
         Check(f"the version is {'.'.join(map(str, OLDEST))} or later", functools.partial(_version, client)),
         Check(f"the experiment {profile.experiment} can be used", functools.partial(_experiment, client)),
         Check("this machine's clock is right", lambda: clock_skew(client.address, ca_bundle=profile.ca_bundle)),
-        Check("the pipeline root can be written", functools.partial(_root, client)),
+        Check("the pipeline root can be written", functools.partial(_root, target)),
     ]
     found += [
         Check(f"the secret {name} is there", functools.partial(_secret, client, secret))
         for name, secret in profile.secrets.items()
     ]
-    references = dict.fromkeys(image_reference(profile, image) for image in Images.model_fields)
     found += [
-        Check(f"the image {reference} is there", functools.partial(image_in_registry, reference))
-        for reference in references
+        Check(f"the image {name} is there", functools.partial(image_in_registry, image_reference(profile, name)))
+        for name in Images.model_fields
     ]
     return [*found, Check("packages for this target pass the linter", functools.partial(_lint, target))]
 
@@ -95,12 +95,12 @@ def _experiment(client: Client) -> str:
     return "it is there" if found.experiments else "it will be made by the first run"
 
 
-def _root(client: Client) -> str:
+def _root(target: "KubeflowTarget") -> str:
     """Steps write there, with rights of their own; what can be seen from here is what they are told."""
-    profile, core = client.profile, client.core
+    client, profile, core = target.client, target.profile, target.client.core
     if core is None:
         root = profile.pipeline_root or "the default of the server"
-        raise CheckWarning(f"{root}: only steps can tell; try it with `kfp-hybrid doctor TARGET --run`")
+        raise CheckWarning(f"{root}: only steps can tell; try it with `kfp-hybrid doctor {target.name} --run`")
     namespace = client.cluster_namespace
     config = _of_cluster(
         f"ConfigMap {LAUNCHER} in namespace {namespace}",
@@ -112,7 +112,7 @@ def _root(client: Client) -> str:
     if scheme not in (yaml.safe_load(data.get("providers") or "{}") or {}) and scheme != "minio":
         raise CheckWarning(
             f"{root}: the ConfigMap {LAUNCHER} in namespace {namespace} says nothing of {scheme}:// (providers), so "
-            "steps need rights of their own there; try it with `kfp-hybrid doctor TARGET --run`"
+            "steps need rights of their own there; try it with `kfp-hybrid doctor {target.name} --run`"
         )
     return f"{root}, as far as the ConfigMap {LAUNCHER} says"
 

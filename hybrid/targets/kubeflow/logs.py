@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import kfp_server_api
+import urllib3
 
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.package import Package
 from kfp_hybrid.targets.kubeflow import runs
 from kfp_hybrid.targets.kubeflow.client import Client, Trouble
+from kfp_hybrid.targets.reality import reason
 
 RUN_LABEL = "pipeline/runid"
 NODE_ANNOTATION = "workflows.argoproj.io/node-name"
@@ -51,9 +53,17 @@ def _from_console(client: Client, run: kfp_server_api.V2beta1Run, package: Packa
         except Trouble as trouble:
             log.info("no log of pod %s: %s", pod, trouble)
             continue
-        response.auto_close = False  # or the last lines are lost
-        return (line.rstrip("\r\n") for line in io.TextIOWrapper(response, encoding="utf-8", errors="replace"))
+        return _lines_of(response)
     return None
+
+
+def _lines_of(response: urllib3.HTTPResponse) -> Iterator[str]:
+    response.auto_close = False  # or the last lines are lost
+    try:
+        for line in io.TextIOWrapper(response, encoding="utf-8", errors="replace"):
+            yield line.rstrip("\r\n")
+    except urllib3.exceptions.HTTPError as error:
+        raise UserError(f"the connection was cut, and the log goes on: {reason(error)}; ask for it again") from None
 
 
 def _pods(run: kfp_server_api.V2beta1Run, package: Package, step: str) -> Iterator[str]:

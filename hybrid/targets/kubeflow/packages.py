@@ -16,8 +16,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from kfp_hybrid import images
 from kfp_hybrid.package import writing
-from kfp_hybrid.profiles import KubeflowProfile
-from kfp_hybrid.profiles.models import image_reference
+from kfp_hybrid.profiles import KubeflowProfile, image_reference
 from kfp_hybrid.targets.interface import Component
 
 PLATFORM = "kubernetes"
@@ -65,7 +64,9 @@ def _completed(pipeline: Component, profile: KubeflowProfile) -> Component:
     for label, container in _containers(spec):
         _complete(configurations[label], container, profile)
     documents = [json_format.MessageToDict(message) for message in (spec, platform)]
-    return components.load_component_from_text(yaml.safe_dump_all(documents))
+    completed = components.load_component_from_text(yaml.safe_dump_all(documents))
+    completed.description = pipeline.description  # which kfp writes into the head of the file
+    return completed
 
 
 def _containers(spec: pipeline_spec_pb2.PipelineSpec) -> Iterator[tuple[str, Any]]:

@@ -8,8 +8,7 @@ from kfp import dsl
 
 from kfp_hybrid import __version__
 from kfp_hybrid.package import Package
-from kfp_hybrid.profiles import KubeflowProfile
-from kfp_hybrid.profiles.models import Resources
+from kfp_hybrid.profiles import KubeflowProfile, Resources
 from kfp_hybrid.targets.doctor import Check
 from kfp_hybrid.targets.interface import Component, Target
 from kfp_hybrid.targets.kubeflow import catalogue, checks, logs, packages, runs, schedules, tasks

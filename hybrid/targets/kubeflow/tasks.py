@@ -12,8 +12,8 @@ from kfp_hybrid.components.inference.predict_batch.component import predict_batc
 from kfp_hybrid.components.training.train_distributed.component import train_distributed
 from kfp_hybrid.components.training.train_model.component import train_model
 from kfp_hybrid.errors import UserError
-from kfp_hybrid.profiles import KubeflowProfile
-from kfp_hybrid.profiles.models import KubernetesSecret, Resources, Toleration, image_reference
+from kfp_hybrid.profiles import KubeflowProfile, Resources, image_reference
+from kfp_hybrid.profiles.models import KubernetesSecret, Toleration
 from kfp_hybrid.targets.interface import Component
 
 ResourcesFor = Callable[[str], Resources]

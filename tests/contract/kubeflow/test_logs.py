@@ -25,6 +25,16 @@ def test_a_log_of_many_lines_is_whole(installation, target, run_id, play):
     assert list(target.logs(run_id, "concatenate")) == lines
 
 
+def test_a_log_that_is_cut_says_so_after_its_lines(installation, target, run_id, play):
+    play(run_id, "RUNNING", {"concatenate": "RUNNING"})
+    installation.fail("GET /k8s/pod/logs", status=200, body="line\n" * 20_000, cut=True)
+    seen = []
+    with pytest.raises(UserError, match="the connection was cut, and the log goes on"):
+        for line in target.logs(run_id, "concatenate"):
+            seen.append(line)
+    assert len(seen) > 1000 and set(seen) == {"line"}
+
+
 def test_the_namespace_and_the_run_are_said(installation, open_target, hello, play):
     installation.namespaces = {"team-a"}
     target = open_target(installation.url, namespace="team-a")

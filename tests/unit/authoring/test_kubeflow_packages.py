@@ -184,7 +184,7 @@ def test_parameters_keep_their_descriptions_and_defaults(compiled):
     parameter = package.spec.root.input_definitions.parameters["first"]
     assert (parameter.description, parameter.default_value.string_value) == ("The first text.", "hello")
     assert package.spec.pipeline_info.display_name == "Hello"
-    assert "# PIPELINE DEFINITION" in package.text
+    assert "# Description: Put two texts together and turn the result round" in package.text
 
 
 def test_no_credential_of_the_profile_is_in_a_package(compiled, tmp_path, monkeypatch):
@@ -227,6 +227,8 @@ def test_a_file_that_cannot_be_written(tmp_path):
     on = target()
     with pytest.raises(UserError, match=r"cannot write .*/file/package.yaml"):
         on.compile(build("hello", on), tmp_path / "file" / "package.yaml")
+    with pytest.raises(UserError, match=r"cannot write .*/package.json: the name of a package ends in .yaml"):
+        on.compile(build("hello", on), tmp_path / "package.json")
 
 
 # ------------------------------------------------------------------------------------------- what a step asks for
