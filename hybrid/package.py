@@ -121,6 +121,8 @@ def writing(path: Path) -> Iterator[None]:
     Raises:
         UserError: it cannot be written there.
     """
+    if path.suffix not in (".yaml", ".yml"):  # kfp goes by it, too
+        raise UserError(f"cannot write {path}: the name of a package ends in .yaml; give another file with -o")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
