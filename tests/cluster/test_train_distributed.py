@@ -136,6 +136,7 @@ def wait_for(process, text):
 
 
 def succeed(job):
+    assert (job.staging / "lease").exists(), "the nodes see that they are waited for"
     job.hand_back(RESULT)
     job.set_condition("Complete")
 
@@ -148,7 +149,7 @@ def test_the_result_of_the_nodes_becomes_that_of_the_step_and_nothing_is_left_be
     assert (tmp_path / "out/logs/events.out").read_text() == "events"
     assert len(played.seen) == 1
     assert train_jobs() == []
-    assert not list((tmp_path / "store").rglob("*.*")), "the staging folder is empty"
+    assert not list((tmp_path / "store").rglob("*-staging/*")), "the staging folder is empty"
 
 
 def test_it_says_what_the_nodes_wait_for_and_how_the_first_gets_on(play, step, server_image):
@@ -166,7 +167,7 @@ def test_it_says_what_the_nodes_wait_for_and_how_the_first_gets_on(play, step, s
 
 
 def test_a_failure_names_the_node_that_failed_first_and_why_and_keeps_the_train_job(
-    play, step, train_jobs, server_image
+    play, step, train_jobs, server_image, tmp_path
 ):
     def script(job):
         first = job.start_pod(0, server_image, "sleep 2; echo error: another worker has gone; exit 75")
@@ -182,6 +183,7 @@ def test_a_failure_names_the_node_that_failed_first_and_why_and_keeps_the_train_
     assert "node 1: reading" in log
     assert "Traceback" not in log
     assert len(train_jobs()) == 1
+    assert not list((tmp_path / "store").rglob("*-staging/*"))
 
 
 def test_a_step_that_is_tried_again_after_a_failure_starts_anew(play, step, train_jobs):

@@ -110,6 +110,7 @@ class Played:
         self.nodes = train_job["spec"]["trainer"]["numNodes"]
         variables = {each["name"]: each.get("value") for each in train_job["spec"]["trainer"]["env"]}
         self.request = json.loads(variables["KFP_HYBRID_TRAINING"])
+        self.staging = Path(self.request["staging"].removeprefix("file://"))  # a folder of this machine
         self._objects = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
         self._namespace = namespace
@@ -165,9 +166,9 @@ class Played:
         raise AssertionError(f"the pods did not end: {phases}")
 
     def hand_back(self, files: dict[str, str]) -> None:
-        """Put a result into the staging folder, which is one of this machine."""
+        """Put a result into the staging folder."""
         for name, text in files.items():
-            path = Path(self.request["staging"].removeprefix("file://")) / name
+            path = self.staging / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from kfp_hybrid import storage
 from kfp_hybrid.components.training.train_distributed.cluster_api import Cluster
+from kfp_hybrid.components.training.train_distributed.lease import Lease
 from kfp_hybrid.components.training.train_distributed.placement import Placement
 from kfp_hybrid.components.training.train_distributed.request import (
     LOGS,
@@ -21,7 +22,13 @@ from kfp_hybrid.components.training.train_distributed.request import (
     nodes_strategy,
 )
 from kfp_hybrid.components.training.train_distributed.train_job import KIND, addresses, name_of, train_job
-from kfp_hybrid.components.training.train_distributed.watching import POLL_SECONDS, OutOfTime, Watch, condition
+from kfp_hybrid.components.training.train_distributed.watching import (
+    POLL_SECONDS,
+    OutOfTime,
+    TrainingFailed,
+    Watch,
+    condition,
+)
 from kfp_hybrid.components.training.train_model.hyperparameters import Hyperparameters
 from kfp_hybrid.components.training.train_model.parameters import Parameters, Trained
 from kfp_hybrid.components.training.train_model.user_module import UserModule
@@ -75,16 +82,15 @@ def launch(
         dict(inputs), staging, dataclasses.replace(parameters, strategy=strategy), addresses(name, placement.nodes)
     )
     environment = {key: os.environ[key] for key in FORWARDED if os.environ.get(key)}
-    with _stopping(cluster, name):
-        _start_or_find(
-            cluster,
-            train_job(name, cluster.namespace, model.uri, request, placement, environment, cluster.owner()),
-            staging,
-            sleep,
-        )
-        Watch(cluster, name, sleep).wait(placement.timeout_seconds, poll_seconds)
+    wanted = train_job(name, cluster.namespace, model.uri, request, placement, environment, cluster.owner())
+    lease = Lease(staging)
+    with _leaving_nothing_running(cluster, name, staging):
+        _start_or_find(cluster, wanted, staging, lease, sleep)
+        Watch(cluster, name, lease.renew, sleep).wait(placement.timeout_seconds, poll_seconds)
     trained = _fetch(staging, model, logs)
-    _clean_up(cluster, name, staging)
+    if found := cluster.get(name):  # before the result, without which it would look like one that failed
+        cluster.delete(name, found["metadata"]["uid"])
+    _empty(staging)
     return trained
 
 
@@ -106,7 +112,9 @@ def _refuse_local_paths(uris: Mapping[str, str]) -> None:
             )
 
 
-def _start_or_find(cluster: Cluster, wanted: Mapping[str, Any], staging: str, sleep: Callable[[float], None]) -> None:
+def _start_or_find(
+    cluster: Cluster, wanted: Mapping[str, Any], staging: str, lease: Lease, sleep: Callable[[float], None]
+) -> None:
     name = wanted["metadata"]["name"]
     found = cluster.get(name)
     if found and _has_ended_badly(found, staging):
@@ -119,6 +127,7 @@ def _start_or_find(cluster: Cluster, wanted: Mapping[str, Any], staging: str, sl
             cluster.set_owner(name, owners[0])
         return
     storage.open_store(staging).delete_tree()  # a result there would not be of this training
+    lease.renew()
     cluster.apply(wanted)
     nodes = wanted["spec"]["trainer"]["numNodes"]
     logging.info("started %s %s/%s with %d nodes", KIND, cluster.namespace, name, nodes)
@@ -141,7 +150,7 @@ def _delete(cluster: Cluster, train_job: Mapping[str, Any], sleep: Callable[[flo
 
 
 @contextlib.contextmanager
-def _stopping(cluster: Cluster, name: str) -> Iterator[None]:
+def _leaving_nothing_running(cluster: Cluster, name: str, staging: str) -> Iterator[None]:
     """Delete the TrainJob when this step is stopped or out of time, so that no node goes on for nobody."""
     try:
         yield
@@ -150,7 +159,18 @@ def _stopping(cluster: Cluster, name: str) -> Iterator[None]:
             cluster.delete(name, found["metadata"]["uid"])
             why = "out of time" if isinstance(error, OutOfTime) else "stopped"
             logging.warning("%s: deleted %s %s/%s, its pods end", why, KIND, cluster.namespace, name)
+        _empty(staging)
         raise
+    except TrainingFailed:
+        _empty(staging)
+        raise
+
+
+def _empty(staging: str) -> None:
+    try:
+        storage.open_store(staging).delete_tree()
+    except StepError as error:
+        logging.warning("something is left behind: %s", error)
 
 
 def _fetch(staging: str, model: Artifact, logs: Artifact) -> Trained:
@@ -168,13 +188,3 @@ def _fetch(staging: str, model: Artifact, logs: Artifact) -> Trained:
     storage.download(f"{staging}/{MODEL}", Path(model.path))
     storage.download(f"{staging}/{LOGS}", Path(logs.path))
     return trained
-
-
-def _clean_up(cluster: Cluster, name: str, staging: str) -> None:
-    """Remove what is no longer needed; what stays behind does not spoil the result."""
-    try:
-        if found := cluster.get(name):  # first, since a TrainJob without a result would look like one that failed
-            cluster.delete(name, found["metadata"]["uid"])
-        storage.open_store(staging).delete_tree()
-    except StepError as error:
-        logging.warning("the training is done, but something is left behind: %s", error)

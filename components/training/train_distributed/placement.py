@@ -151,9 +151,9 @@ def _quantities(given: Any) -> dict[str, str]:
     """Amounts of resources; numbers may arrive as floats, since a pipeline's tables know no integers."""
     if not isinstance(given, Mapping):
         raise StepError(f'parameter pod.resources is {given!r}, must be a table such as {{"cpu": "8"}}')
-    amounts = {name: f"{value:g}" if isinstance(value, int | float) else value for name, value in given.items()}
+    amounts = {name: str(value).removesuffix(".0") for name, value in given.items()}
     for name, amount in amounts.items():
-        if not isinstance(amount, str) or not _QUANTITY.fullmatch(amount):
+        if not _QUANTITY.fullmatch(amount):
             raise StepError(
                 f'parameter pod.resources: {name} is {given[name]!r}, must be an amount such as "8" or "32Gi"'
             )

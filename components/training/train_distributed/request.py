@@ -16,6 +16,7 @@ VARIABLE = "KFP_HYBRID_TRAINING"
 INPUTS = ("examples", "statistics", "schema")
 MODEL, LOGS, RESULT = "model", "logs", "result.json"  # in the staging folder; the result comes last
 NODE_LOST = 75  # the exit status of a node that stops because another one has gone: all may start again
+LEASE_SECONDS = 1800.0  # longer than a step takes to be tried again, or a store to be repaired
 RESERVED = (VARIABLE, "TF_CONFIG", "JOB_COMPLETION_INDEX")
 
 
@@ -28,12 +29,14 @@ class Request:
         staging: URI of the folder for model, logs and result.
         parameters: those of `train_model`.
         addresses: "host:port" of each node, by its index.
+        lease_seconds: how long the nodes train without a sign of life from the launching step.
     """
 
     inputs: Mapping[str, str]
     staging: str
     parameters: Parameters
     addresses: Sequence[str]
+    lease_seconds: float = LEASE_SECONDS
 
     def to_json(self) -> str:
         """The request as text."""

@@ -40,12 +40,20 @@ class Watch:
     Args:
         cluster: where it is.
         name: its name.
+        at_each_look: called each time.
         sleep: waits some seconds between two looks.
     """
 
-    def __init__(self, cluster: Cluster, name: str, sleep: Callable[[float], None] = time.sleep):
+    def __init__(
+        self,
+        cluster: Cluster,
+        name: str,
+        at_each_look: Callable[[], None] = lambda: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ):
         self._cluster = cluster
         self._name = name
+        self._at_each_look = at_each_look
         self._sleep = sleep
         self._said: dict[str, str] = {}
         self._log = FirstNodeLog(cluster)
@@ -61,6 +69,7 @@ class Watch:
             TrainingFailed: it has failed, was not done in time, or is gone; with what its pods say.
         """
         while True:
+            self._at_each_look()
             job = self._cluster.get(self._name)
             if job is None:
                 raise TrainingFailed(f"{KIND} {self._where} is gone; somebody has deleted it: run the step again")

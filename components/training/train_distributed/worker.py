@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from kfp_hybrid import storage
+from kfp_hybrid.components.training.train_distributed.lease import end_when_abandoned
 from kfp_hybrid.components.training.train_distributed.request import (
     INPUTS,
     LOGS,
@@ -44,6 +45,8 @@ def run(request: Request, index: int, folder: Path) -> Trained:
         StepError: see `train` and the storage module.
     """
     strategy = request.parameters.strategy
+    if index == 0:  # the others end with it
+        end_when_abandoned(request.staging, request.lease_seconds)
     if strategy == "multi_worker":
         os.environ["TF_CONFIG"] = json.dumps(request.tf_config(index))
     logging.info("node %d of %d: fetching the inputs", index, len(request.addresses))

@@ -1,6 +1,7 @@
 """Nodes of train_distributed as processes of this machine: they meet, train, and the first hands back the result."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -152,6 +153,13 @@ def test_a_node_that_is_stopped_makes_the_others_end_so_that_all_can_start_again
     for status, output in map(finish, nodes):
         assert status == 0, output
     assert json.loads((tmp_path / "model-staging" / "result.json").read_text())["metrics"]["epochs"] == 4
+
+
+def test_a_node_ends_when_the_launching_step_is_not_heard_of(ask, start_node):
+    request = dataclasses.replace(ask(epochs=100_000, strategy="none"), lease_seconds=3.0)
+    status, output = finish(start_node(request, 0))
+    assert status == 1, output
+    assert "the launching step has not been heard of for 3 s" in output
 
 
 @pytest.mark.parametrize(
