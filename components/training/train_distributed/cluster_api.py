@@ -13,6 +13,7 @@ import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
+from kfp_hybrid.components.training.train_distributed.pods import index_of
 from kfp_hybrid.components.training.train_distributed.train_job import GROUP, KIND, MANAGER, PLURAL, VERSION
 from kfp_hybrid.step import StepError
 from kfp_hybrid.storage.retries import retry
@@ -144,11 +145,6 @@ class Cluster:
         else:
             hint = "check runtime, pod and image of the step"
         return StepError(f"cannot {verb} {kind} in namespace {self.namespace} ({error.status}: {message}); {hint}")
-
-
-def index_of(pod: client.V1Pod) -> int:
-    """Which node a pod is."""
-    return int((pod.metadata.annotations or {}).get("batch.kubernetes.io/job-completion-index", 0))
 
 
 def _connect() -> tuple[client.ApiClient, str]:

@@ -8,10 +8,17 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kubernetes.client import V1ContainerStatus, V1Pod
+from kubernetes.client import V1Pod
 
-from kfp_hybrid.components.training.train_distributed.cluster_api import Cluster, index_of
-from kfp_hybrid.components.training.train_distributed.request import NODE_LOST
+from kfp_hybrid.components.training.train_distributed.cluster_api import Cluster
+from kfp_hybrid.components.training.train_distributed.pods import (
+    cause,
+    first_failed,
+    index_of,
+    state_of,
+    text_of,
+    time_of,
+)
 from kfp_hybrid.components.training.train_distributed.train_job import KIND, NODE
 from kfp_hybrid.step import StepError
 
@@ -105,12 +112,12 @@ class Watch:
 
     def _explain(self, failed: Mapping[str, Any], pods: list[V1Pod]) -> str:
         what = f"{failed.get('reason', '')}: {failed.get('message', '')}".strip(": ") or "no reason given"
-        culprit = first_failed(pods)
-        if culprit:
-            lines = self._cluster.log(culprit.metadata.name, tail=TAIL_LINES)
+        if found := first_failed(pods):
+            pod, ending = found
+            lines = self._cluster.log(pod.metadata.name, tail=TAIL_LINES)
             for line in lines:
-                logging.error("%s %d: %s", NODE, index_of(culprit), _without_time(line))
-            what = f"{NODE} {index_of(culprit)}: {cause(culprit, lines)}"
+                logging.error("%s %d: %s", NODE, index_of(pod), text_of(line))
+            what = f"{NODE} {index_of(pod)}: {cause(ending, lines)}"
         elif self._log.last:
             what = f"{what}; last of {NODE} 0: {self._log.last[-1]}"
         return f"the training has failed: {' '.join(what.split())[:500]}; {KIND} {self._where} is kept"
@@ -140,62 +147,12 @@ class FirstNodeLog:
             self._pod, self._newest, self._read_at = pod.metadata.uid, "", 0.0
         now = time.monotonic()
         since = math.ceil(now - self._read_at) + OVERLAP_SECONDS if self._newest else None
-        for line in self._cluster.log(pod.metadata.name, since_seconds=since):
-            stamp = line.partition(" ")[0]
-            if stamp > self._newest:
-                self._newest = stamp
-                self.last.append(_without_time(line))
-                logging.info("%s 0: %s", NODE, _without_time(line))
+        lines = [line for line in self._cluster.log(pod.metadata.name, since) if time_of(line) > self._newest]
+        for line in lines:
+            self.last.append(text_of(line))
+            logging.info("%s 0: %s", NODE, text_of(line))
+        self._newest = time_of(lines[-1]) if lines else self._newest
         self._read_at = now
-
-
-def state_of(pod: V1Pod) -> str:
-    """What a pod does or waits for, in a few words."""
-    status = _container(pod)
-    if status and status.state.terminated:
-        return f"ended: {_ending(status)}"
-    if status and status.state.waiting and status.state.waiting.reason not in (None, "ContainerCreating"):
-        return f"waits: {status.state.waiting.reason} {status.state.waiting.message or ''}".strip()
-    for one in pod.status.conditions or []:
-        if one.type == "PodScheduled" and one.status == "False":
-            return f"waits for a machine: {one.message or one.reason}"
-    return (pod.status.phase or "unknown").lower()
-
-
-def first_failed(pods: list[V1Pod]) -> V1Pod | None:
-    """The pod that ended first and not well; one that stopped only because another had gone comes after all others."""
-
-    def order(pod: V1Pod) -> tuple[bool, datetime.datetime]:
-        ended = _container(pod).state.terminated
-        return ended.exit_code == NODE_LOST, ended.finished_at or datetime.datetime.max.replace(
-            tzinfo=datetime.timezone.utc
-        )
-
-    ended = [pod for pod in pods if (status := _container(pod)) and status.state.terminated]
-    return min((pod for pod in ended if _container(pod).state.terminated.exit_code), key=order, default=None)
-
-
-def cause(pod: V1Pod, log: list[str]) -> str:
-    """Why a pod failed, in one line: what its step said, else how it ended."""
-    lines = [_without_time(line) for line in log]
-    said = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
-    ending = _ending(_container(pod))
-    if "OOMKilled" in ending:
-        return f"{ending}; give it more memory in pod.resources, or lower memory_mb"
-    return said or f"{ending}; {lines[-1] if lines else 'no log'}"
-
-
-def _container(pod: V1Pod) -> V1ContainerStatus | None:
-    return next((status for status in pod.status.container_statuses or [] if status.name == NODE), None)
-
-
-def _ending(status: V1ContainerStatus) -> str:
-    ended = status.state.terminated
-    return f"{ended.reason or 'Error'}, exit status {ended.exit_code}"
-
-
-def _without_time(line: str) -> str:
-    return line.partition(" ")[2]
 
 
 def _age(job: Mapping[str, Any]) -> float:

@@ -10,8 +10,9 @@ import yaml
 from kubernetes import client
 
 from kfp_hybrid.components.training.train_distributed.cluster_api import Cluster
+from kfp_hybrid.components.training.train_distributed.pods import cause, ending_of, first_failed, state_of
 from kfp_hybrid.components.training.train_distributed.request import NODE_LOST
-from kfp_hybrid.components.training.train_distributed.watching import Watch, cause, first_failed, state_of
+from kfp_hybrid.components.training.train_distributed.watching import Watch
 from kfp_hybrid.step import StepError
 
 NOON = datetime.datetime(2026, 11, 21, 12, tzinfo=datetime.timezone.utc)
@@ -36,6 +37,17 @@ def ended(index, code, second, reason="Error"):
     return pod(index, terminated=client.V1ContainerStateTerminated(exit_code=code, reason=reason, finished_at=finished))
 
 
+def evicted(index):
+    found = pod(index, phase="Failed")
+    found.status.reason, found.status.message = "Evicted", "the node was low on memory"
+    return found
+
+
+def blamed(pods):
+    found, _ = first_failed(pods)
+    return found.metadata.name
+
+
 def unscheduled(message):
     return pod(
         phase="Pending", conditions=[client.V1PodCondition(type="PodScheduled", status="False", message=message)]
@@ -55,6 +67,7 @@ def waiting(reason, message=None):
         (waiting("ImagePullBackOff", "no such image"), "waits: ImagePullBackOff no such image"),
         (pod(running=client.V1ContainerStateRunning()), "running"),
         (ended(0, 137, 0, "OOMKilled"), "ended: OOMKilled, exit status 137"),
+        (evicted(0), "ended: Evicted the node was low on memory"),
     ],
 )
 def test_the_state_of_a_pod_is_what_it_waits_for(found, said):
@@ -63,12 +76,13 @@ def test_the_state_of_a_pod_is_what_it_waits_for(found, said):
 
 def test_the_node_that_failed_first_is_to_blame():
     pods = [ended(0, 1, 9), ended(1, 1, 5), ended(2, 0, 1), pod(3)]
-    assert first_failed(pods).metadata.name == "pod-1"
+    assert blamed(pods) == "pod-1"
 
 
 def test_a_node_that_only_missed_another_is_not_to_blame():
-    assert first_failed([ended(0, NODE_LOST, 1), ended(1, 137, 5)]).metadata.name == "pod-1"
-    assert first_failed([ended(0, NODE_LOST, 1), pod(1)]).metadata.name == "pod-0"
+    assert blamed([ended(0, NODE_LOST, 1), ended(1, 137, 5)]) == "pod-1"
+    assert blamed([ended(0, NODE_LOST, 1), evicted(1)]) == "pod-1"
+    assert blamed([ended(0, NODE_LOST, 1), pod(1)]) == "pod-0"
 
 
 def test_nobody_is_to_blame_when_no_pod_has_failed():
@@ -82,11 +96,12 @@ def test_nobody_is_to_blame_when_no_pod_has_failed():
         (ended(0, 1, 0), ["t INFO reading", "t error: no label"], "no label"),
         (ended(0, 134, 0), ["t INFO epoch 3"], "Error, exit status 134; INFO epoch 3"),
         (ended(0, 143, 0), [], "Error, exit status 143; no log"),
+        (evicted(0), ["t INFO epoch 3"], "Evicted the node was low on memory; INFO epoch 3"),
         (ended(0, 137, 0, "OOMKilled"), ["t INFO epoch 3"], "OOMKilled, exit status 137; give it more memory"),
     ],
 )
 def test_the_cause_is_what_the_node_said_or_else_how_it_ended(found, log, said):
-    assert cause(found, log).startswith(said)
+    assert cause(ending_of(found), log).startswith(said)
 
 
 @pytest.fixture
