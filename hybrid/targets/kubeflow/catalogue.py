@@ -11,7 +11,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.package import Package
-from kfp_hybrid.targets.kubeflow.client import Client
+from kfp_hybrid.targets.kubeflow.client import Client, paged
 from kfp_hybrid.targets.kubeflow.runs import PAGE_SIZE, as_file, named
 from kfp_hybrid.targets.runs import Registration
 
@@ -60,15 +60,12 @@ def _pipeline(client: Client, package: Package) -> str:
 
 
 def _versions(client: Client, pipeline_id: str) -> Iterator[kfp_server_api.V2beta1PipelineVersion]:
-    token = ""
-    while True:
-        page = client.kfp.list_pipeline_versions(
+    return paged(
+        lambda token: client.kfp.list_pipeline_versions(
             pipeline_id, page_token=token, page_size=PAGE_SIZE, sort_by="created_at desc"
-        )
-        yield from page.pipeline_versions or []
-        token = page.next_page_token or ""
-        if not token:
-            return
+        ),
+        "pipeline_versions",
+    )
 
 
 def _is_same(found: kfp_server_api.V2beta1PipelineVersion, package: Package) -> bool:

@@ -194,6 +194,22 @@ class Client:
         return ""
 
 
+def paged(fetch: Callable[[str], Any], field: str) -> Iterator[Any]:
+    """All that a list holds.
+
+    Args:
+        fetch: Gets one page of the list, by its token, which is "" for the first.
+        field: The field of a page that holds the things.
+    """
+    token = ""
+    while True:
+        page = fetch(token)
+        yield from getattr(page, field) or []
+        token = page.next_page_token
+        if not token:
+            return
+
+
 def _how_to_sign_in(auth: Auth) -> str:
     if isinstance(auth, TokenAuth):
         return f"put a new token into {auth.file}"

@@ -1,6 +1,7 @@
 """Runs of Kubeflow Pipelines."""
 
 import datetime
+import itertools
 import json
 import secrets
 import tempfile
@@ -15,7 +16,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from kfp_hybrid.package import Package
-from kfp_hybrid.targets.kubeflow.client import Client
+from kfp_hybrid.targets.kubeflow.client import Client, paged
 from kfp_hybrid.targets.runs import ENDED, RunStatus, StepStatus
 
 PAGE_SIZE = 100
@@ -153,19 +154,15 @@ def _without_caching(text: str) -> str:
 
 
 def _list_runs(client: Client, limit: int, wanted: str | None = None) -> Iterator[kfp_server_api.V2beta1Run]:
-    """The newest runs; not retried here, but by who calls it."""
-    token = ""
-    while limit > 0:
-        page = client.kfp.list_runs(
+    """The newest runs; not tried again here, but by who calls it."""
+    runs = paged(
+        lambda token: client.kfp.list_runs(
             page_token=token, page_size=min(limit, PAGE_SIZE), sort_by="created_at desc",
             namespace=client.profile.namespace, filter=wanted,
-        )  # fmt: skip
-        found = (page.runs or [])[:limit]
-        yield from found
-        limit -= len(found)
-        token = page.next_page_token or ""
-        if not token:
-            return
+        ),
+        "runs",
+    )  # fmt: skip
+    return itertools.islice(runs, limit)
 
 
 def _run_status(client: Client, run: kfp_server_api.V2beta1Run, steps: Iterable[StepStatus] = ()) -> RunStatus:

@@ -8,7 +8,7 @@ import kfp_server_api
 
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.package import Package
-from kfp_hybrid.targets.kubeflow.client import Client
+from kfp_hybrid.targets.kubeflow.client import Client, paged
 from kfp_hybrid.targets.kubeflow.runs import PAGE_SIZE, as_file, experiment_id, named
 from kfp_hybrid.targets.runs import Schedule
 
@@ -98,16 +98,13 @@ def _without_seconds(trigger: kfp_server_api.V2beta1Trigger | None) -> str:
 
 
 def _list(client: Client, wanted: str | None = None) -> Iterator[kfp_server_api.V2beta1RecurringRun]:
-    token = ""
-    while True:
-        page = client.kfp.list_recurring_runs(
+    return paged(
+        lambda token: client.kfp.list_recurring_runs(
             page_token=token, page_size=PAGE_SIZE, sort_by="created_at desc",
             namespace=client.profile.namespace, filter=wanted,
-        )  # fmt: skip
-        yield from page.recurring_runs or []
-        token = page.next_page_token or ""
-        if not token:
-            return
+        ),
+        "recurring_runs",
+    )  # fmt: skip
 
 
 def _schedule(client: Client, found: kfp_server_api.V2beta1RecurringRun) -> Schedule:
