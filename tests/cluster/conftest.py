@@ -107,6 +107,15 @@ def deployer(account: Callable[..., str]) -> str:
     return account("deployer", ROOT / "manifests/base/deployer-role.yaml")
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes deploy_model look more often, and believe sooner what it sees; what it does stays the same."""
+    from kfp_hybrid.components.deployment.deploy_model import kserve, waiting
+
+    monkeypatch.setattr(waiting, "POLL_SECONDS", 0.2)
+    monkeypatch.setattr(kserve, "SETTLING_SECONDS", 1.0)
+
+
 @pytest.fixture(scope="session")
 def server_image(admin_kubeconfig: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """An image in the cluster with a tiny model server, see `server_image.py`."""

@@ -42,7 +42,7 @@ class Pushed:
 
 
 @pytest.fixture
-def act(namespace: str, deployer: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def act(namespace: str, deployer: str, monkeypatch: pytest.MonkeyPatch, impatient: None) -> Callable[..., Result]:
     """Runs an action as the deployer; without a namespace, so that the one of the account's own is taken."""
     monkeypatch.setenv("KUBECONFIG", deployer)
 
@@ -331,7 +331,7 @@ def test_what_another_manager_has_set_is_left_alone_until_force_is_given(act, ks
     kserve()
     act(model=Pushed(1))
     change({"minReplicas": 3}, "the-platform-team")
-    with pytest.raises(StepError, match=r"the-platform-team has set spec\.predictor\.minReplicas of inferenceservices"):
+    with pytest.raises(StepError, match=r"the-platform-team set spec\.predictor\.minReplicas of inferenceservices"):
         act(model=Pushed(2))
     assert live()["spec"]["predictor"]["minReplicas"] == 3
     act(model=Pushed(2), force=True)

@@ -109,7 +109,7 @@ def _conflict(conflicts: list[dict[str, str]], where: Where) -> StepError:
     managers = sorted({manager for each in conflicts for manager in re.findall(r'"([^"]+)"', each.get("message", ""))})
     fields = sorted(each.get("field", "").lstrip(".") for each in conflicts)
     return StepError(
-        f"{' and '.join(managers) or 'somebody else'} has set {', '.join(fields)} of {where}; "
+        f"{' and '.join(managers) or 'somebody else'} set {', '.join(fields)} of {where}; "
         "undo that there, or set force=true to take it over"
     )
 

@@ -19,7 +19,7 @@ from kfp_hybrid.step import StepError
 
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 RETRY_SECONDS = 120.0  # how long the API server may be away
-LONGEST_PAUSE_SECONDS = 15.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 15.0
 CONNECT_SECONDS, READ_SECONDS = 10, 30
 
 log = logging.getLogger(__name__)
@@ -173,7 +173,9 @@ class Cluster:
                 *(what, api_errors.passing(error), state.attempt_number + 1, state.upcoming_sleep, self._retry_seconds),
             )
 
-        backoff = tenacity.wait_exponential_jitter(initial=0.2, max=LONGEST_PAUSE_SECONDS, jitter=0.2)
+        backoff = tenacity.wait_exponential_jitter(
+            FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, jitter=FIRST_PAUSE_SECONDS
+        )
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: bool(api_errors.passing(error))),
             wait=lambda state: max(backoff(state), api_errors.asked_pause(state.outcome, LONGEST_PAUSE_SECONDS)),

@@ -102,7 +102,7 @@ def make_record(request: Request, location: ModelLocation) -> Record:
             {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
         ],
         "resources": request.resources or RESOURCES,
-        "readinessProbe": {"httpGet": _status_page(request), "periodSeconds": 5},
+        "readinessProbe": {"httpGet": _status_page(request), "periodSeconds": 2},
         "livenessProbe": {"httpGet": _status_page(request), "periodSeconds": 10, "failureThreshold": 6},
         "startupProbe": {"httpGet": _status_page(request), "periodSeconds": 2, "failureThreshold": 900},
         "volumeMounts": [{**mount, "readOnly": True}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108

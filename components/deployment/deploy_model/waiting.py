@@ -35,13 +35,12 @@ class Deadline:
         return self.elapsed() >= self.seconds
 
 
-def wait(look: Callable[[], T | None], deadline: Deadline, *, poll_seconds: float = POLL_SECONDS) -> T:
-    """Look again and again until there is something to see.
+def wait(look: Callable[[], T | None], deadline: Deadline) -> T:
+    """Look every `POLL_SECONDS` until there is something to see.
 
     Args:
         look: Returns what is waited for, or None; raises `NotReady` when that will not come.
         deadline: When to give up.
-        poll_seconds: The time between two looks.
 
     Raises:
         NotReady: the deadline has passed.
@@ -49,7 +48,7 @@ def wait(look: Callable[[], T | None], deadline: Deadline, *, poll_seconds: floa
     while (seen := look()) is None:
         if deadline.passed():
             raise NotReady(f"not within {deadline.seconds:g} s")
-        time.sleep(poll_seconds)
+        time.sleep(POLL_SECONDS)
     return seen
 
 
