@@ -41,7 +41,7 @@ def checks(client: Client) -> list[Check]:
 def _credentials(client: Client) -> str:
     credentials = client.credentials
     client.call("get a token", lambda: credentials.refresh(Request()))
-    return getattr(credentials, "service_account_email", None) or getattr(credentials, "account", None) or "a user's"
+    return getattr(credentials, "service_account_email", None) or getattr(credentials, "account", None) or "those of a user"
 
 
 def _api(client: Client) -> str:
