@@ -5,10 +5,12 @@ both reach whatever is at the other end of the network.
 """
 
 import importlib
+import inspect
 import json
 import re
 import sys
 from pathlib import Path
+from unittest import mock
 
 from google.protobuf import json_format
 from kfp.dsl.executor import Executor
@@ -32,12 +34,12 @@ class PlayedRun:
 
         Args:
             package: The compiled package.
-            components: The functions of our own components, by their name.
+            components: Our own components in it.
             folder: Where outputs go.
         """
         self.started: list[str] = []
         self._pipeline = Pipeline(package)
-        self._components = {component.component_spec.name: component.python_func for component in components}
+        self._functions = {component.python_func.__name__: component.python_func for component in components}
         self._folder = folder
 
     def run(self, **arguments) -> "PlayedRun":
@@ -88,10 +90,9 @@ class PlayedRun:
         return self._container(task, parameters, artifacts)
 
     def _container(self, task, parameters, artifacts):
-        folder = self._folder / f"{len(self.started)}-{task.name}"
+        folder = self._folder / task.path.replace("/", "-")
         folder.mkdir()
-        types = {key: value.parameter_type for key, value in task.component.input_definitions.parameters.items()}
-        values = {key: int(value) if types[key] == 2 else value for key, value in parameters.items()}
+        values = as_service(parameters)
         produced = task.component.output_definitions
         executor_input = {
             "inputs": {
@@ -111,13 +112,22 @@ class PlayedRun:
             },
         }  # fmt: skip
         if task.is_python_component:
-            function = self._components[task.spec.component_ref.name.removeprefix("comp-")]
+            function = self._functions[task.words[task.words.index("--function_to_execute") + 1]]
             Executor(executor_input=executor_input, function_to_execute=function).execute()
         else:
             launch(words(task.container, executor_input))
         written = json.loads((folder / "output.json").read_text()) if (folder / "output.json").exists() else {}
         made = {key: value["artifacts"][0] for key, value in written.get("artifacts", {}).items()}
         return {key: file_or(written, key, folder) for key in produced.parameters}, made
+
+
+def as_service(value):
+    """A value as the service writes it in JSON: 2, where Python writes 2.0."""
+    if isinstance(value, dict):
+        return {key: as_service(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_service(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def file_or(written, key, folder):
@@ -177,14 +187,14 @@ def words(container, executor_input):
 
 
 def filled_word(word, executor_input):
-    values, artifacts = executor_input["inputs"]["parameterValues"], executor_input["inputs"]["artifacts"]
+    values = executor_input["inputs"]["parameterValues"]
 
     def value(found):
         side, kind, name, rest = found.groups()
-        if side == "outputs":
+        if (side, kind) == ("outputs", "parameters"):
             return executor_input["outputs"]["parameters"][name]["outputFile"]
         if kind == "artifacts":
-            artifact = artifacts[name]["artifacts"][0]
+            artifact = executor_input[side]["artifacts"][name]["artifacts"][0]
             return (
                 artifact["uri"] if rest == "uri" else artifact["metadata"][re.fullmatch(r"metadata\['(.+)'\]", rest)[1]]
             )
@@ -209,8 +219,10 @@ def filled_word(word, executor_input):
 
 def launch(command):
     """Start the program of a Google Cloud pipeline component, in this process."""
-    module = command[command.index("-m") + 1]
-    arguments = command[command.index("-m") + 2 :]
+    module, arguments = command[command.index("-m") + 1], command[command.index("-m") + 2 :]
     program = importlib.import_module(module)
-    sys.modules[module] = program
-    program.main(arguments)
+    if inspect.signature(program.main).parameters:
+        program.main(arguments)
+    else:
+        with mock.patch.object(sys, "argv", [module, *arguments]):
+            program.main()
