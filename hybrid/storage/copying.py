@@ -107,7 +107,7 @@ def _copy(source: Store, entry: Entry, target: Store, key: str, progress: Callab
         progress(entry.size)
         return written
     if isinstance(source, LocalStore):
-        if not isinstance(target, LocalStore):
+        if not isinstance(target, LocalStore) and not entry.sha256:
             entry = replace(entry, sha256=source.digest(entry.key, "sha256"))  # noted with the object
     elif not entry.sha256:
         entry = _looked_up(source, entry)

@@ -135,27 +135,33 @@ def _transfer(
         copies = _plan(origin, destination)
         if not copies:
             raise NotFound(f"there is nothing in {origin.uri_of('')}; check the name")
-    transfer = _Copying(copies, progress or Silent())
-    transfer.run()
+    changed = copy_all(copies, progress)
     if verify:
         _each(copies, _verify, LARGE_COPIES)
     deleted = 0
     if delete and not single:
         deleted = _delete_others(destination, {copy.key for copy in copies})
-    changed = transfer.changed
     size = sum(copy.entry.size for copy in changed)
     return Transfer(len(changed), size, len(copies) - len(changed), deleted, time.monotonic() - started)
 
 
 @dataclass(frozen=True)
-class _Copy:
-    """One object that the target is to hold."""
+class Copy:
+    """One object that the target is to hold.
+
+    Attributes:
+        source: where it is.
+        entry: what it is there.
+        target: where it goes.
+        key: its name there.
+        there: what has the name already.
+    """
 
     source: Store
     entry: Entry
     target: Store
     key: str
-    there: Entry | None
+    there: Entry | None = None
 
     @property
     def rank(self) -> int:
@@ -164,22 +170,22 @@ class _Copy:
         return MARKERS.index(name) + 1 if name in MARKERS else 0
 
 
-def _single(origin: Store, entry: Entry, target: str) -> _Copy:
+def _single(origin: Store, entry: Entry, target: str) -> Copy:
     name = origin.location.prefix.rpartition("/")[2]
     destination = open_store(target)
     is_folder = isinstance(destination, LocalStore) and destination.path("").is_dir()
     key = name if is_folder or target.endswith("/") else ""
-    return _Copy(origin, entry, destination, key, destination.stat(key))
+    return Copy(origin, entry, destination, key, destination.stat(key))
 
 
-def _plan(origin: Store, destination: Store) -> list[_Copy]:
+def _plan(origin: Store, destination: Store) -> list[Copy]:
     _refuse_overlap(origin, destination)
     entries = list(origin.entries())
     if isinstance(destination, LocalStore):
         for entry in entries:
             relative_path(entry.key)  # before anything is written
     there = {entry.key: entry for entry in destination.entries()} if entries else {}
-    return [_Copy(origin, entry, destination, entry.key, there.get(entry.key)) for entry in entries]
+    return [Copy(origin, entry, destination, entry.key, there.get(entry.key)) for entry in entries]
 
 
 def _refuse_overlap(origin: Store, destination: Store) -> None:
@@ -188,38 +194,39 @@ def _refuse_overlap(origin: Store, destination: Store) -> None:
         raise StorageError(f"{here} and {there} lie within each other; give places that do not")
 
 
-class _Copying:
-    """Copies what the target does not have yet."""
+def copy_all(copies: list[Copy], progress: Progress | None = None) -> list[Copy]:
+    """Copy what the targets do not have yet; what readers look for first comes last.
 
-    def __init__(self, copies: list[_Copy], progress: Progress) -> None:
-        self._copies = copies
-        self._progress = progress
-        self.changed: list[_Copy] = []
+    Returns:
+        The copies that were needed.
 
-    def run(self) -> None:
-        missing = [copy for copy in self._copies if copy.there is None]
-        present = [copy for copy in self._copies if copy.there is not None]
-        differs: list[_Copy] = []
-        _each(present, lambda copy: None if _is_same(copy) else differs.append(copy), SMALL_COPIES)
-        wanted = missing + differs
-        self._progress.planned(len(wanted), sum(copy.entry.size for copy in wanted))
-        for rank in range(len(MARKERS) + 1):
-            now = sorted((copy for copy in wanted if copy.rank == rank), key=lambda copy: copy.key)
-            _each([copy for copy in now if copy.entry.size > SMALL_BYTES], self._copy, LARGE_COPIES)
-            _each([copy for copy in now if copy.entry.size <= SMALL_BYTES], self._copy, SMALL_COPIES)
+    Raises:
+        StepError: the first error; what is not whole then is not there.
+    """
+    progress = progress or Silent()
+    differs: list[Copy] = []
+    present = [copy for copy in copies if copy.there is not None]
+    _each(present, lambda copy: None if _is_same(copy) else differs.append(copy), SMALL_COPIES)
+    needed = [copy for copy in copies if copy.there is None] + differs
+    progress.planned(len(needed), sum(copy.entry.size for copy in needed))
 
-    def _copy(self, copy: _Copy) -> None:
-        copy_object(copy.source, copy.entry, copy.target, copy.key, self._progress.copied)
-        self.changed.append(copy)
-        self._progress.finished(copy.key)
+    def work(copy: Copy) -> None:
+        copy_object(copy.source, copy.entry, copy.target, copy.key, progress.copied)
+        progress.finished(copy.key)
+
+    for rank in range(len(MARKERS) + 1):
+        now = sorted((copy for copy in needed if copy.rank == rank), key=lambda copy: copy.key)
+        _each([copy for copy in now if copy.entry.size > SMALL_BYTES], work, LARGE_COPIES)
+        _each([copy for copy in now if copy.entry.size <= SMALL_BYTES], work, SMALL_COPIES)
+    return needed
 
 
-def _is_same(copy: _Copy) -> bool:
+def _is_same(copy: Copy) -> bool:
     assert copy.there is not None
     return is_same(copy.source, copy.entry, copy.target, copy.there)
 
 
-def _verify(copy: _Copy) -> None:
+def _verify(copy: Copy) -> None:
     there = copy.target.require(copy.key)
     if digest(copy.source, copy.entry) != digest(copy.target, there):
         raise Damaged(
@@ -233,7 +240,7 @@ def _delete_others(destination: Store, keep: set[str]) -> int:
     return len(others)
 
 
-def _each(copies: Iterable[_Copy], work: Callable[[_Copy], object], at_once: int) -> None:
+def _each(copies: Iterable[Copy], work: Callable[[Copy], object], at_once: int) -> None:
     """Do the work for all; the first error ends it."""
     executor = ThreadPoolExecutor(at_once, "storage")
     try:

@@ -118,6 +118,12 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             super().finish()
 
+    def _serve(self) -> None:
+        try:
+            self._pass()
+        except (OSError, http.client.HTTPException):  # either side went away
+            self._break()
+
     def _pass(self) -> None:
         size = int(self.headers.get("Content-Length") or 0)
         fault = self.proxy.note(self.command, self.path, size)
@@ -164,4 +170,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
             self.connection.close()
 
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_PATCH = _pass
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_PATCH = _serve

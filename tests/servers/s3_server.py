@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from minio import Minio
+
 ROOT = Path(__file__).parents[2]
 ACCESS_KEY, SECRET_KEY = "AKIATESTACCESSKEY", "secret-of-the-tests"
 
@@ -27,7 +29,8 @@ class S3Server:
     def make_bucket(self) -> str:
         """A new bucket; listing one hashes all that is in it."""
         name = f"bucket-{secrets.token_hex(6)}"
-        (self.folder / name).mkdir()
+        client = Minio(f"127.0.0.1:{self.port}", ACCESS_KEY, SECRET_KEY, secure=False, region="us-east-1")
+        client.make_bucket(name)
         return name
 
     def files(self, bucket: str) -> dict[str, bytes]:
@@ -46,8 +49,9 @@ def rclone() -> str:
 @contextlib.contextmanager
 def serve_s3(folder: Path) -> Iterator[S3Server]:
     port = free_port()
+    folder.mkdir(exist_ok=True)
     command = [rclone(), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}",
-               "--config", "/dev/null", "--dir-cache-time", "0s", str(folder)]  # fmt: skip
+               "--config", "/dev/null", str(folder)]  # fmt: skip
     with (folder.parent / f"{folder.name}.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:

@@ -30,8 +30,8 @@ def push_model(
         bundle: The edge bundle to publish with the model, in the folder edge/ of the version.
         blessed: Whether the gates accepted the model. One that is not blessed is refused.
         reason: What the gates said, one sentence; noted in the manifest, and shown when the model is refused.
-        destination: The directory of the versions, which every run must see under the same path. Empty publishes into
-            the output artifact itself.
+        destination: The directory of the versions, which every run must see under the same path, or a URI (s3://,
+            minio:// or gs://BUCKET/FOLDER). Empty publishes into the output artifact itself.
         keep: How many versions to keep; the oldest are deleted first, the one in use never. 0 keeps all.
         force: Publish even if the model is not blessed. The manifest says so.
         rollback_to: Publish nothing and make LATEST point back to this version, after checking its files. 0 publishes.

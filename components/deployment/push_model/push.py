@@ -94,7 +94,7 @@ def _point(pushed: Artifact, destination: str, version: Version | None, outcome:
 
     Without a destination the model lies beside the pointer, wherever the artifact is copied to: its path is ".".
     """
-    where = str(version.path.parent) if version else destination
+    where = version.destination if version and "://" not in destination else destination
     facts = {
         "version": version.number if version else 0,
         "digest": version.digest if version else "",
