@@ -41,7 +41,8 @@ def checks(client: Client) -> list[Check]:
 def _credentials(client: Client) -> str:
     credentials = client.credentials
     client.call("get a token", lambda: credentials.refresh(Request()))
-    return getattr(credentials, "service_account_email", None) or getattr(credentials, "account", None) or "those of a user"
+    who = (getattr(credentials, name, None) for name in ("service_account_email", "account"))
+    return next(filter(None, who), "those of a user")
 
 
 def _api(client: Client) -> str:
@@ -83,7 +84,7 @@ def _image(client: Client, name: str) -> str:
     reference = image_reference(client.profile, name)
     registry = reference.partition("/")[0]
     of_google = registry.endswith(GOOGLE_REGISTRIES)
-    token = (("oauth2accesstoken", client.credentials.token)) if of_google else None
+    token = ("oauth2accesstoken", client.credentials.token) if of_google else None
     digest = image_in_registry(reference, credentials=token)
     if not of_google:
         raise CheckWarning(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.api_core.exceptions import Conflict, NotFound
 from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
 
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.package import Package
@@ -194,9 +195,10 @@ def _steps(job: "PipelineJob") -> Iterator[tuple[str, "PipelineTaskDetail"]]:
     There are tasks too for the pipeline itself, its branches, loops and importers: their names are not those of steps.
     A step in a loop is there once for each round; the later ones get a number.
     """
-    names = _step_names(json_format.MessageToDict(type(job).pb(job).pipeline_spec))
+    tasks = job.job_detail.task_details
+    names = _step_names(job) if tasks else set()  # a list of runs has neither
     seen: Counter[str] = Counter()
-    for task in sorted(job.job_detail.task_details, key=lambda task: (task.create_time or _LATER, task.task_id)):
+    for task in sorted(tasks, key=lambda task: (task.create_time or _LATER, task.task_id)):
         if task.task_name in names:
             seen[task.task_name] += 1
             number = seen[task.task_name]
@@ -206,20 +208,11 @@ def _steps(job: "PipelineJob") -> Iterator[tuple[str, "PipelineTaskDetail"]]:
 _LATER = datetime.datetime.max.replace(tzinfo=datetime.timezone.utc)
 
 
-def _step_names(spec: Mapping[str, Any]) -> set[str]:
-    """The names of all tasks of a package that run a program."""
-    if not spec:
-        return set()  # a list of runs leaves it out
-    components = spec["components"]
-    executors = spec["deploymentSpec"]["executors"]
-    dags = [spec["root"]["dag"], *(component["dag"] for component in components.values() if "dag" in component)]
-    names = set()
-    for dag in dags:
-        for name, task in dag["tasks"].items():
-            label = components[task["componentRef"]["name"]].get("executorLabel")
-            if label and "importer" not in executors[label]:
-                names.add(name)
-    return names
+def _step_names(job: "PipelineJob") -> set[str]:
+    """The names of all tasks of the job's package that run a program."""
+    sent = json_format.MessageToDict(type(job).pb(job).pipeline_spec)
+    spec = json_format.ParseDict(sent, pipeline_spec_pb2.PipelineSpec(), ignore_unknown_fields=True)
+    return {step.task for step in Package(spec, "").steps()}
 
 
 def _step_status(name: str, task: "PipelineTaskDetail") -> StepStatus:

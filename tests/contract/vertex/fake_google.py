@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, unquote
 import google_crc32c
 import yaml
 from fake_vertex import HOST, FakeVertex, Refusal
+from google.auth import jwt
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
@@ -28,6 +29,8 @@ class FakeGoogle:
         self.log = FakeLog()
         self.images = {"ml-production/ml/deployment", "ml-production/ml/tensorflow", "ml-production/ml/validation"}
         self.permissions = ["iam.serviceAccounts.actAs"]
+        self.key: bytes | None = None
+        """The certificate of the service account, when it signs in itself."""
         self.hosts = {
             HOST: self.vertex,
             "oauth2.googleapis.com": self._token,
@@ -43,15 +46,22 @@ class FakeGoogle:
         host = request.headers["Host"].partition(":")[0]
         service = self.hosts.get(host, self.vertex)
         anybody = service in (self._token, self._docker) or request.method == "HEAD"
-        if not anybody and request.headers["Authorization"] != f"Bearer {TOKEN}":
+        if not anybody and not self._is_known(request.headers["Authorization"]):
             return 401, {"error": {"code": 401, "status": "UNAUTHENTICATED", "message": "Invalid credentials."}}
         try:
             return service(request)
         except Refusal as refusal:
             return refusal.code, refusal.body
 
+    def _is_known(self, authorization):
+        kind, _, token = authorization.partition(" ")
+        return kind == "Bearer" and (token == TOKEN or (self.key is not None and jwt.decode(token, self.key)))
+
     def _token(self, request):
         form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
+        if form["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer":
+            assert jwt.decode(form["assertion"], self.key)["iss"] == ACCOUNT
+            return 200, {"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"}
         assert form["grant_type"] == "refresh_token"
         if form["refresh_token"] != "a-refresh-token":
             return 400, {"error": "invalid_grant", "error_description": "Token has been expired or revoked."}

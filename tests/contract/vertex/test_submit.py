@@ -1,9 +1,13 @@
 """Starting runs on Vertex AI."""
 
+import json
 import math
 import re
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from fake_google import ACCOUNT, REPOSITORY
 from fake_vertex import HOST
 from kfp import dsl
 
@@ -12,7 +16,7 @@ from kfp_hybrid.targets.vertex import runs
 
 CREATE = "POST /v1/projects/*/pipelineJobs"
 PROFILE = {
-    "service_account": "pipelines@ml-production.iam.gserviceaccount.com",
+    "service_account": ACCOUNT,
     "encryption_key": "projects/ml-production/locations/europe-west4/keyRings/ml/cryptoKeys/pipelines",
     "network": "projects/123456789012/global/networks/ml",
     "reserved_ip_ranges": ["vertex-ai-range"],
@@ -103,6 +107,21 @@ def test_only_the_vertex_api_is_asked_and_no_bucket_is_looked_for(server, target
 def test_another_address_of_the_api_can_be_given(google, server, open_target, package):
     open_target(api_endpoint=server.url).submit(package, {"first": "hello"})
     assert server.sent(CREATE)[0].headers["Host"] == f"127.0.0.1:{server.port}"
+
+
+def test_a_service_account_signs_in_with_its_key(google, server, open_target, package, monkeypatch, tmp_path):
+    key = rsa.generate_private_key(65537, 2048)
+    google.key = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    file = tmp_path / "key.json"
+    file.write_text(json.dumps({
+        "type": "service_account", "client_email": ACCOUNT, "token_uri": "https://oauth2.googleapis.com/token",
+        "private_key_id": "1",
+        "private_key": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+    }))  # fmt: skip
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    target = open_target(template_repository=REPOSITORY)
+    target.submit(package, {"first": "hello"})
+    assert target.register(package, version="1.0.0").new
 
 
 # ------------------------------------------------------------------------------- what is refused before it is sent
