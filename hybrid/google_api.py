@@ -181,11 +181,11 @@ class GoogleApi:
         reason = f"{what}: {response.status_code} {_refusal(answer) or response.reason}"
         if response.status_code in PASSING or response.ok:
             raise _PassingError(reason)
-        error, advice = _REFUSALS.get(response.status_code, (StepError, ""))
-        raise error(reason + advice)
+        kind, advice = _REFUSALS.get(response.status_code, (StepError, ""))
+        raise kind(reason + advice)
 
 
-_REFUSALS = {
+_REFUSALS: dict[int, tuple[type[StepError], str]] = {
     401: (StepError, "; is the service account of the run still there?"),
     403: (StepError, "; grant this to the service account of the run, and see that the API is enabled in the project"),
     404: (NotFoundError, ""),

@@ -11,9 +11,9 @@ from kfp import components, dsl
 from kfp_hybrid.accelerators import Accelerator, accelerator, vertex_machine
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.profiles import Resources, VertexProfile
+from kfp_hybrid.targets.interface import Component
 from kfp_hybrid.targets.vertex.steps import ResourcesFor, configure
 
-Component = dsl.base_component.BaseComponent
 STANDARD, SPOT = "STANDARD", "SPOT"  # of the API's Scheduling.Strategy
 
 
