@@ -5,8 +5,11 @@ The cluster is that of KUBECONFIG; else `../shared/cluster/up` starts one, for r
 
 import hashlib
 import importlib.util
+import json
 import os
+import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,6 +23,14 @@ from kubernetes import client, config
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT.parent / "shared" / "cluster"
+STEP = """
+import json, sys
+from kfp_hybrid.components.deployment.deploy_model.deploy import run_action
+from kfp_hybrid.components.deployment.deploy_model.request import Request
+from kfp_hybrid.step import step
+with step():
+    run_action(Request(**json.loads(sys.argv[1])))
+"""
 AUDIENCE = "https://kubernetes.default.svc.cluster.local"
 
 
@@ -105,6 +116,49 @@ def account(admin: client.ApiClient, admin_kubeconfig: str, namespace: str, tmp_
 def deployer(account: Callable[..., str]) -> str:
     """The kubeconfig of an account that has the deployer's Role and nothing else."""
     return account("deployer", ROOT / "manifests/base/deployer-role.yaml")
+
+
+@pytest.fixture
+def process(deployer: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts deploy_model as a process with the interpreter of its image."""
+    started = []
+
+    def start(**inputs: Any) -> subprocess.Popen[str]:
+        command = [
+            Path(sys.executable).with_name("kfp-hybrid"),
+            "python",
+            "deployment",
+            "-c",
+            STEP,
+            json.dumps({"service": "flights", **inputs}),
+        ]
+        environ = {**os.environ, "KUBECONFIG": deployer}
+        child = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        child.kill()
+        child.wait()
+
+
+@pytest.fixture
+def stopped_at() -> Callable[[str, subprocess.Popen[str]], str]:
+    """Sends SIGTERM to a process when it says a word; gives what it says from then on."""
+
+    def stop(word: str, child: subprocess.Popen[str]) -> str:
+        read = ""
+        while word not in read:
+            line = child.stderr.readline()
+            assert line, f"the step ended: {read}"
+            read += line
+        child.send_signal(signal.SIGTERM)
+        rest = child.stderr.read()
+        assert child.wait() == 143, rest
+        return rest
+
+    return stop
 
 
 @pytest.fixture

@@ -22,10 +22,6 @@ REVISION = ("serving.knative.dev", "v1", "revisions")
 LABEL = "serving.kserve.io/inferenceservice"
 MODE = "serving.kserve.io/deploymentMode"
 ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-LOAD = """echo "Copying contents of $URI to local"
-case $URI in *missing*) echo "RuntimeError: Failed to fetch model. No model found in $URI."; exit 1 ;; esac
-echo "$URI" > /mnt/models/saved_model.pb
-"""
 
 
 def definitions() -> list[dict[str, Any]]:
@@ -211,25 +207,22 @@ class Controller(threading.Thread):
 
     def _pod(self, service: str, predictor: dict[str, Any]) -> dict[str, Any]:
         uri = predictor["model"]["storageUri"]
-        mount = [{"name": "models", "mountPath": "/mnt/models"}]
+        environment = [{"name": "MODEL_NAME", "value": service}, {"name": "MODEL_URI", "value": "/tmp/model"}]
         server = {
             "name": "kserve-container",
             "image": self._image,
-            "env": [{"name": "MODEL_NAME", "value": service}, {"name": "MODEL_URI", "value": "/mnt/models"}],
-            "volumeMounts": mount,
+            "command": ["sh", "-c", f"mkdir -p $MODEL_URI && echo {uri} > $MODEL_URI/saved_model.pb && exec serve"],
+            "env": environment,
             "readinessProbe": {"tcpSocket": {"port": 8501}, "periodSeconds": 1},
         }
         initializer = {
             "name": "storage-initializer",
             "image": self._image,
-            "command": ["sh", "-c", LOAD],
-            "env": [{"name": "URI", "value": uri}],
-            "volumeMounts": mount,
+            "command": ["sh", "-c", f"echo Copying {uri}; echo RuntimeError: Failed to fetch model; exit 1"],
         }
         return {
-            "initContainers": [initializer],
+            "initContainers": [initializer] if "missing" in uri else [],
             "containers": [server],
-            "volumes": [{"name": "models", "emptyDir": {}}],
             "terminationGracePeriodSeconds": 0,
             "serviceAccountName": predictor.get("serviceAccountName", "default"),
             **({"nodeSelector": {"no-such": "node"}} if "unschedulable" in uri else {}),

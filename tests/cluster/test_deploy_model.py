@@ -1,11 +1,6 @@
 """deploy_model with KServe on a real API server, as an account that has the deployer's Role and nothing else."""
 
-import json
-import os
-import signal
-import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,14 +12,6 @@ from kfp_hybrid.components.deployment.deploy_model.request import Request, Resul
 from kfp_hybrid.step import StepError
 
 ISVC = ("serving.kserve.io", "v1beta1")
-STEP = """
-import json, sys
-from kfp_hybrid.components.deployment.deploy_model.deploy import run_action
-from kfp_hybrid.components.deployment.deploy_model.request import Request
-from kfp_hybrid.step import step
-with step():
-    run_action(Request(**json.loads(sys.argv[1])))
-"""
 
 
 class Pushed:
@@ -68,24 +55,6 @@ def change(admin: client.ApiClient, namespace: str, kserve_kinds: Any) -> Callab
         kserve_kinds.merge_patch(admin, kserve_kinds.ISVC, namespace, "flights", body, manager)
 
     return patch
-
-
-@pytest.fixture
-def process(deployer: str, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts the step as a process with the interpreter of its image."""
-    started = []
-
-    def start(**inputs: Any) -> subprocess.Popen[str]:
-        command = ["kfp-hybrid", "python", "deployment", "-c", STEP, json.dumps({"service": "flights", **inputs})]
-        environ = {**os.environ, "KUBECONFIG": deployer}
-        child = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
-        started.append(child)
-        return child
-
-    yield start
-    for child in started:
-        child.kill()
-        child.wait()
 
 
 def traffic(item: dict[str, Any]) -> dict[str, int]:
@@ -258,8 +227,8 @@ def test_without_knative_a_model_that_never_loaded_is_not_what_a_rollback_goes_b
 @pytest.mark.parametrize(
     ("uri", "container", "log"),
     [
-        ("s3://missing/flights/2", "storage-initializer", "RuntimeError: Failed to fetch model. No model found in"),
-        ("s3://broken/flights/2", "kserve-container", "cannot parse /mnt/models/saved_model.pb"),
+        ("s3://missing/flights/2", "storage-initializer", "RuntimeError: Failed to fetch model"),
+        ("s3://broken/flights/2", "kserve-container", "cannot parse /tmp/model/saved_model.pb"),
     ],
 )
 def test_a_model_that_fails_to_load_is_reported_with_the_end_of_the_log(act, kserve, caplog, uri, container, log):
@@ -292,18 +261,12 @@ def test_what_kserve_refuses_is_reported_with_its_words(act, kserve):
 # Being stopped
 
 
-def test_a_step_that_is_stopped_leaves_the_service_as_asked_for_and_says_so(act, kserve, live, process, namespace):
+def test_a_step_that_is_stopped_leaves_the_service_as_asked_for_and_says_so(
+    act, kserve, live, process, stopped_at, namespace
+):
     controller = kserve()
     act(model=Pushed(1))
-    child = process(storage_uri="s3://unschedulable/flights/2", canary_percent=25)
-    read = ""
-    while "not scheduled" not in read:
-        line = child.stderr.readline()
-        assert line, f"the step ended: {read}"
-        read += line
-    child.send_signal(signal.SIGTERM)
-    rest = child.stderr.read()
-    assert child.wait() == 143
+    rest = stopped_at("not scheduled", process(storage_uri="s3://unschedulable/flights/2", canary_percent=25))
     expected = f"stopped: KServe goes on giving the newest model of InferenceService {namespace}/flights 25 % of the"
     assert expected in rest
     assert "flights-predictor-00001" in rest
@@ -313,12 +276,8 @@ def test_a_step_that_is_stopped_leaves_the_service_as_asked_for_and_says_so(act,
     assert act("rollback").revision == "flights-predictor-00001"
 
 
-def test_a_step_that_was_stopped_is_finished_by_running_it_again(act, kserve, kserve_kinds, process):
-    child = process(storage_uri="s3://models/flights/1")  # nobody answers yet
-    while "asked KServe for" not in child.stderr.readline():
-        assert child.poll() is None
-    child.send_signal(signal.SIGTERM)
-    assert child.wait() == 143
+def test_a_step_that_was_stopped_is_finished_by_running_it_again(act, kserve, kserve_kinds, process, stopped_at):
+    stopped_at("asked KServe for", process(storage_uri="s3://models/flights/1"))  # nobody answers yet
     kserve()
     result = act(storage_uri="s3://models/flights/1")
     assert (result.changed, result.revision) == (False, "flights-predictor-00001")

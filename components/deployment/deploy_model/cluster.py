@@ -173,12 +173,11 @@ class Cluster:
                 *(what, api_errors.passing(error), state.attempt_number + 1, state.upcoming_sleep, self._retry_seconds),
             )
 
-        backoff = tenacity.wait_exponential_jitter(
-            FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, jitter=FIRST_PAUSE_SECONDS
-        )
+        backoff = tenacity.wait_exponential(multiplier=FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS)
+        pause = backoff + tenacity.wait_random(0, FIRST_PAUSE_SECONDS)
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: bool(api_errors.passing(error))),
-            wait=lambda state: max(backoff(state), api_errors.asked_pause(state.outcome, LONGEST_PAUSE_SECONDS)),
+            wait=lambda state: max(pause(state), api_errors.asked_pause(state.outcome, LONGEST_PAUSE_SECONDS)),
             stop=tenacity.stop_before_delay(self._retry_seconds),
             before_sleep=say,
             reraise=True,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfp_hybrid.components.deployment.deploy_model import plain_objects as objects
-from kfp_hybrid.components.deployment.deploy_model.cluster import DEPLOYMENTS, SERVICES, Cluster, Kind
+from kfp_hybrid.components.deployment.deploy_model.cluster import DEPLOYMENTS, PODS, SERVICES, Cluster, Kind
 from kfp_hybrid.components.deployment.deploy_model.location import ModelLocation
 from kfp_hybrid.components.deployment.deploy_model.names import (
     APPLIED,
@@ -21,7 +21,7 @@ from kfp_hybrid.components.deployment.deploy_model.names import (
     annotations_of,
 )
 from kfp_hybrid.components.deployment.deploy_model.plain_objects import CANARY, STABLE, Record, read_record
-from kfp_hybrid.components.deployment.deploy_model.pods import PodWatch
+from kfp_hybrid.components.deployment.deploy_model.pods import PodWatch, is_leaving
 from kfp_hybrid.components.deployment.deploy_model.request import Request, Result
 from kfp_hybrid.components.deployment.deploy_model.rollout import has_served, is_rolled_out
 from kfp_hybrid.components.deployment.deploy_model.waiting import Deadline, NotReady, saying_what_stays, wait
@@ -205,11 +205,29 @@ class PlainDeployment:
             ) from None
 
     def _remove_canary(self) -> None:
+        """Delete the canary, and wait until its pods get no more requests.
+
+        Raises:
+            StepError: pods stay in spite of that.
+        """
         name = objects.name_of(self._request.service, CANARY)
-        if self._cluster.get(DEPLOYMENTS, name):
-            self._cluster.delete(DEPLOYMENTS, name)
-            self._changed = True
-            log.info("removed Deployment %s", name)
+        if not self._cluster.get(DEPLOYMENTS, name):
+            return
+        self._cluster.delete(DEPLOYMENTS, name)
+        self._changed = True
+        log.info("removed Deployment %s", name)
+        labels = f"{SERVICE}={self._request.service},{TRACK}={CANARY}"
+
+        def look() -> bool | None:
+            return None if any(not is_leaving(pod) for pod in self._cluster.find(PODS, labels=labels)) else True
+
+        try:
+            wait(look, self._deadline)
+        except NotReady as error:
+            raise StepError(
+                f"Deployment {self._cluster.namespace}/{name} was deleted, but its pods did not go: {error}; "
+                "delete them by hand"
+            ) from None
 
     def _result(self, wanted: Tracks, done: str) -> Result:
         service, namespace = self._request.service, self._cluster.namespace

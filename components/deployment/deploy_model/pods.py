@@ -73,8 +73,7 @@ class PodWatch:
                 log.error("the last lines of container %s of pod %s:\n%s", container, name, text)
 
     def _is_ours(self, pod: dict[str, Any]) -> bool:
-        is_leaving = "deletionTimestamp" in pod["metadata"]
-        return not is_leaving and annotations_of(pod).get(REVISION) == self._revision
+        return not is_leaving(pod) and annotations_of(pod).get(REVISION) == self._revision
 
     def _warnings(self) -> list[dict[str, Any]]:
         ours = {pod["metadata"]["name"] for pod in self._pods}
@@ -98,6 +97,11 @@ class PodWatch:
                 PATIENCE_SECONDS
             ):
                 raise NotReady(f"container {container} of pod {name} cannot start: {reason}: {message}")
+
+
+def is_leaving(pod: dict[str, Any]) -> bool:
+    """Whether a pod was told to go; it gets no new requests then."""
+    return "deletionTimestamp" in pod["metadata"]
 
 
 def _statuses(pod: dict[str, Any]) -> Iterator[dict[str, Any]]:
