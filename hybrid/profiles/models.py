@@ -410,6 +410,17 @@ class KubeflowProfile(_Cluster):
         description="What serves models: KServe, or a plain Deployment and Service where there is no KServe.",
         examples=["deployment"],
     )
+    serving_image: Text | None = Field(
+        default=None,
+        description='With serving = "deployment": the server\'s image; tensorflow/serving of Docker Hub when left out.',
+        examples=["registry.example.com:5000/ml/tensorflow-serving:2.19.1"],
+    )
+    security_context: bool = Field(
+        default=True,
+        description="Run steps as the user of the images, not root; false for Kubeflow Pipelines before 2.16, "
+        "and where the platform chooses the user, such as OpenShift.",
+        examples=[False],
+    )
     training_runtime: KubernetesObject = Field(
         default="kfp-hybrid-tensorflow",
         description="The ClusterTrainingRuntime of Kubeflow Trainer for resources with several nodes.",

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from kfp import dsl
 from rich.console import Console
 
-from kfp_hybrid.lint import Finding, lint
+from kfp_hybrid.errors import UserError
+from kfp_hybrid.lint import ERROR, Finding, lint
 from kfp_hybrid.package import Package
 from kfp_hybrid.targets.doctor import Check
 from kfp_hybrid.targets.progress import Progress
@@ -135,6 +136,22 @@ class Target(ABC):
     def lint(self, package: Package) -> list[Finding]:
         """What in a package would break here."""
         return lint(package, [self.kind])
+
+    def refuse_broken(self, package: Package) -> None:
+        """Refuse a package that would fail here.
+
+        Raises:
+            UserError: the first of the linter's errors, and how to see them all.
+        """
+        errors = [finding for finding in self.lint(package) if finding.level == ERROR]
+        if errors:
+            first = errors[0]
+            place = f"step {first.task}: " if first.task else ""
+            others = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            raise UserError(
+                f"{package.name} would fail on {self.name}: {place}{first.message} ({first.rule.id}){others}; "
+                f"{first.rule.mend} See `kfp-hybrid lint PACKAGE --target {self.name}`"
+            )
 
     # ----------------------------------------------------------------------------------------------------- runs
 

@@ -93,7 +93,8 @@ def _complete(configuration: struct_pb2.Struct, container: Any, profile: Kubeflo
     name = images.name_of(container["image"])
     if container["image"] == _reference_in_source(name):
         container["image"] = image_reference(profile, name)
-        _run_as_the_images_user(config)
+        if profile.security_context:
+            _run_as_the_images_user(config)
     configuration.Clear()
     json_format.ParseDict(json_format.MessageToDict(config), configuration)
 

@@ -65,11 +65,11 @@ class KubeflowTarget(Target):
 
     def deploy(self, *, model: Any, service: Any, canary_percent: Any = 100) -> None:
         """With KServe, or a plain Deployment."""
-        tasks.deploy(self.profile, model=model, service=service, canary_percent=canary_percent)
+        tasks.deploy(self.profile, self.resources_for, model=model, service=service, canary_percent=canary_percent)
 
     def shift_traffic(self, *, service: Any, action: Any) -> None:
         """Between the revisions of a service."""
-        tasks.shift_traffic(self.profile, service=service, action=action)
+        tasks.shift_traffic(self.profile, self.resources_for, service=service, action=action)
 
     def predict_batch(self, *, model: Any, examples: Any, resources: str = "") -> Any:
         """A step that predicts."""
@@ -96,6 +96,7 @@ class KubeflowTarget(Target):
 
     def submit(self, package: Package, arguments: Mapping[str, Any], *, caching: bool = True) -> RunStatus:
         """Start a run."""
+        self.refuse_broken(package)
         return runs.submit(self.client, package, arguments, caching=caching)
 
     def status(self, run_id: str) -> RunStatus:
@@ -118,6 +119,7 @@ class KubeflowTarget(Target):
         self, package: Package, arguments: Mapping[str, Any], *, name: str, cron: str, caching: bool = True
     ) -> Schedule:
         """Make a recurring run."""
+        self.refuse_broken(package)
         return schedules.create(self.client, package, arguments, name=name, cron=cron, caching=caching)
 
     def schedules(self) -> list[Schedule]:
@@ -130,6 +132,7 @@ class KubeflowTarget(Target):
 
     def register(self, package: Package, *, version: str) -> Registration:
         """Upload a pipeline, or another version of it."""
+        self.refuse_broken(package)
         return catalogue.register(self.client, package, version)
 
     def checks(self) -> list[Check]:

@@ -83,15 +83,18 @@ def train_tabular(profile: KubeflowProfile, resources_for: ResourcesFor, **input
     return train(profile, resources_for, train_model, resources="training", **inputs).outputs["model"]
 
 
-def deploy(profile: KubeflowProfile, *, model: Any, service: Any, canary_percent: Any) -> None:
+def deploy(
+    profile: KubeflowProfile, resources_for: ResourcesFor, *, model: Any, service: Any, canary_percent: Any
+) -> None:
     """Serve a model in the cluster that the pipeline runs in; see `Target.deploy`."""
-    task = deploy_model(model=model, service=service, canary_percent=canary_percent, **_serving(profile))
-    task.set_caching_options(False)
+    pods = _serving(profile, resources_for("serving"))
+    deploy_model(model=model, service=service, canary_percent=canary_percent, **pods).set_caching_options(False)
 
 
-def shift_traffic(profile: KubeflowProfile, *, service: Any, action: Any) -> None:
+def shift_traffic(profile: KubeflowProfile, resources_for: ResourcesFor, *, service: Any, action: Any) -> None:
     """End a canary; see `Target.shift_traffic`."""
-    deploy_model(service=service, action=action, **_serving(profile)).set_caching_options(False)
+    pods = _serving(profile, resources_for("serving"))
+    deploy_model(service=service, action=action, **pods).set_caching_options(False)
 
 
 def predict_batch(
@@ -129,29 +132,43 @@ def _give_secret(task: dsl.PipelineTask, secret: KubernetesSecret) -> None:
         kubernetes.use_secret_as_volume(task, secret.secret, str(secret.path), optional=secret.optional)
 
 
-def _serving(profile: KubeflowProfile) -> dict[str, Any]:
+def _serving(profile: KubeflowProfile, resources: Resources) -> dict[str, Any]:
+    """What serves models and what its pods get, as `deploy_model` takes it."""
     storage = profile.secrets.get(STORAGE)
+    limits = _limits(resources)
     return {
         "serving": profile.serving,
         "namespace": profile.namespace or "",
         "storage_secret": storage.secret if storage else "",
+        "image": profile.serving_image or "",
+        "resources": {"requests": limits, "limits": limits} if limits else {},
+        "node_selector": profile.node_labels(resources),
+        "tolerations": _tolerations(profile, resources),
         "run": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
     }
 
 
 def _pod(profile: KubeflowProfile, resources: Resources) -> dict[str, Any]:
     """What each machine of a training gets, as `train_distributed` takes it."""
-    limits = {"cpu": resources.cpu_limit, "memory": resources.memory}
-    if resources.accelerator:
-        limits[accelerator(resources.accelerator).kubernetes_resource] = str(resources.count)
     storage = profile.secrets.get(STORAGE)
     return {
-        "resources": {name: limit for name, limit in limits.items() if limit},
+        "resources": _limits(resources),
         "node_selector": profile.node_labels(resources),
-        "tolerations": [_as_kubernetes_spells(toleration) for toleration in profile.node_tolerations(resources)],
+        "tolerations": _tolerations(profile, resources),
         "pull_secrets": list(profile.pull_secrets),
         "secrets": [storage.model_dump(mode="json", exclude_none=True)] if storage else [],
     }
+
+
+def _limits(resources: Resources) -> dict[str, str]:
+    limits = {"cpu": resources.cpu_limit, "memory": resources.memory}
+    if resources.accelerator:
+        limits[accelerator(resources.accelerator).kubernetes_resource] = str(resources.count)
+    return {name: limit for name, limit in limits.items() if limit}
+
+
+def _tolerations(profile: KubeflowProfile, resources: Resources) -> list[dict[str, Any]]:
+    return [_as_kubernetes_spells(toleration) for toleration in profile.node_tolerations(resources)]
 
 
 def _as_kubernetes_spells(toleration: Toleration) -> dict[str, Any]:

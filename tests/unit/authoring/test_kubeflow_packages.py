@@ -126,6 +126,11 @@ def test_every_step_has_the_images_nodes_and_security_context_of_the_profile(nam
         assert (context.run_as_user, context.run_as_group, context.run_as_non_root) == (10001, 10001, True)
 
 
+def test_a_platform_that_chooses_the_user_itself_gets_no_security_context(compiled):
+    package = compiled("hello", target(security_context=False))
+    assert not any(package.kubernetes(step).HasField("security_context") for step in package.executors())
+
+
 def test_images_are_taken_by_the_digest_or_tag_of_the_profile(compiled):
     package = compiled("train_and_publish", target(**EVERYTHING))
     assert package.container("train-model")["image"] == f"registry.example.com:5000/ml/tensorflow@sha256:{'4f' * 32}"
@@ -396,6 +401,18 @@ def test_serving_is_that_of_the_profile_and_never_cached(name, compiled):
     assert (given["namespace"], given["storage_secret"]) == ("team-a", "s3-credentials")
     assert given["run"] == dsl.PIPELINE_JOB_ID_PLACEHOLDER
     assert not package.task("deploy-model").caching_options.enable_cache
+
+
+def test_pods_that_serve_get_the_resources_called_serving_on_the_nodes_of_the_profile(compiled):
+    serving = Resources(cpu=2, memory="4Gi", accelerator="L4")
+    given = compiled("deploy", target({"serving": serving}, serving_image="r.local/tf:1", **EVERYTHING)).constants(
+        "deploy-model"
+    )
+    limits = {"cpu": "2", "memory": "4Gi", "nvidia.com/gpu": "1"}
+    assert given["resources"] == {"requests": limits, "limits": limits}
+    assert given["node_selector"]["example.com/pool"] == "pipelines"
+    assert [toleration["key"] for toleration in given["tolerations"]] == ["example.com/pool"]
+    assert given["image"] == "r.local/tf:1"
 
 
 def test_serving_needs_no_credentials_where_the_profile_has_none(compiled):
