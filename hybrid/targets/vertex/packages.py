@@ -4,7 +4,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from kfp import compiler, components
 
 from kfp_hybrid import images
 from kfp_hybrid.errors import UserError
-from kfp_hybrid.lint import ERROR, Finding
 from kfp_hybrid.lint.rules.values import LIMIT
 from kfp_hybrid.package import Package, writing
 from kfp_hybrid.profiles import VertexProfile, image_reference
@@ -50,27 +49,6 @@ def _with_images(pipeline: Component, profile: VertexProfile) -> Component:
     changed = components.load_component_from_text(yaml.safe_dump(json.loads(text)))
     changed.description = pipeline.description  # which kfp writes into the head of the file
     return changed
-
-
-def check(package: Package, findings: Sequence[Finding]) -> None:
-    """Refuse a package that would fail.
-
-    Args:
-        package: A compiled pipeline.
-        findings: What the linter has found for Vertex AI.
-
-    Raises:
-        UserError: the first of its errors, and how to see them all.
-    """
-    errors = [finding for finding in findings if finding.level == ERROR]
-    if errors:
-        first = errors[0]
-        place = f"step {first.task}: " if first.task else ""
-        others = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise UserError(
-            f"{package.name} would fail on Vertex AI: {place}{first.message} ({first.rule.id}){others}; "
-            f"{first.rule.mend} See `kfp-hybrid lint PACKAGE --target vertex`"
-        )
 
 
 def check_arguments(package: Package, arguments: Mapping[str, Any]) -> None:

@@ -105,7 +105,7 @@ class VertexTarget(Target):
 
     def submit(self, package: Package, arguments: Mapping[str, Any], *, caching: bool = True) -> RunStatus:
         """Start a pipeline job."""
-        packages.check(package, self.lint(package))
+        self.refuse_broken(package)
         return runs.submit(self.client, package, arguments, caching=caching)
 
     def status(self, run_id: str) -> RunStatus:
@@ -128,7 +128,7 @@ class VertexTarget(Target):
         self, package: Package, arguments: Mapping[str, Any], *, name: str, cron: str, caching: bool = True
     ) -> Schedule:
         """Make a schedule of Vertex AI Pipelines."""
-        packages.check(package, self.lint(package))
+        self.refuse_broken(package)
         return schedules.create(self.client, package, arguments, name=name, cron=cron, caching=caching)
 
     def schedules(self) -> list[Schedule]:
@@ -141,7 +141,7 @@ class VertexTarget(Target):
 
     def register(self, package: Package, *, version: str) -> Registration:
         """Upload to the template repository, or to Cloud Storage when the profile has none."""
-        packages.check(package, self.lint(package))
+        self.refuse_broken(package)
         return catalogue.register(self.client, package, version)
 
     def checks(self) -> list[Check]:

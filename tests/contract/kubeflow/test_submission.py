@@ -4,6 +4,7 @@ import json
 import logging
 
 import pytest
+from kfp import dsl
 
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.package import Package
@@ -165,3 +166,18 @@ def test_what_the_server_refuses_is_said_and_not_tried_again(installation, open_
     with pytest.raises(UserError, match=r"cannot start a run of hello: .* answers 400 .*: parameter third not found"):
         target.submit(hello, {"third": 3})
     assert len(installation.sent(RUNS)) == 1
+
+
+def test_a_package_that_would_fail_is_refused_before_anything_is_sent(installation, target, tmp_path):
+    @dsl.component(base_image="python:3.11")
+    def show(text: str):
+        print(text)
+
+    @dsl.pipeline(name="embedded")
+    def pipeline():
+        show(text=f"run {dsl.PIPELINE_JOB_ID_PLACEHOLDER}")
+
+    target.compile(pipeline, tmp_path / "package.yaml")
+    with pytest.raises(UserError, match=r"^embedded would fail on .*: step show: .*KH102"):
+        target.submit(Package.load(tmp_path / "package.yaml"), {})
+    assert not installation.runs

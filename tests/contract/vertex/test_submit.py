@@ -141,7 +141,7 @@ def test_wrong_values_are_refused(server, target, package, arguments, message):
 
 def test_a_package_that_would_fail_is_refused(server, target, package):
     package.spec.pipeline_info.name = "1st"
-    with pytest.raises(UserError, match=r"^1st would fail on Vertex AI: the name 1st does not start .*KH002"):
+    with pytest.raises(UserError, match=r"^1st would fail on cloud: the name 1st does not start .*KH002"):
         target.submit(package, {"first": "hello"})
     assert not server.requests
 
