@@ -63,8 +63,9 @@ def _open(source: Source) -> Iterator[pq.ParquetFile]:
         raise StepError(f"{source.name}: Parquet files in a .zip file cannot be read; unpack it")
     try:
         # Without pre-buffering a huge row group is read column by column and page by page.
-        with pq.ParquetFile(source.path, pre_buffer=False, buffer_size=1 << 20) as file:
-            yield file
+        with contextlib.ExitStack() as stack:
+            place = source.random_access(stack)
+            yield stack.enter_context(pq.ParquetFile(place, pre_buffer=False, buffer_size=1 << 20))
     except (OSError, pa.ArrowException) as error:
         raise StepError(f"cannot read {source.name} as Parquet: {error}; check that it is whole") from error
 

@@ -1,9 +1,11 @@
 """Finds the files that a source names, and opens them: one file, a directory, a glob, or a file of this package.
 
-`.gz` files are decompressed and the members of `.zip` files are read while streaming; nothing is unpacked to disk.
+Files may lie in object stores. `.gz` files are decompressed, the members of `.zip` files and objects are read while
+streaming; nothing is unpacked or copied to disk.
 """
 
 import contextlib
+import fnmatch
 import glob
 import gzip
 import importlib.resources
@@ -14,9 +16,12 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from kfp_hybrid.step import StepError
+
+if TYPE_CHECKING:
+    from kfp_hybrid.storage import Entry, Store
 
 PACKAGE_SCHEME = "package://"
 SAMPLE = "kfp_hybrid/samples/flights.csv.gz"
@@ -29,6 +34,31 @@ ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipf
 
 
 @dataclass(frozen=True)
+class StoredFile:
+    """An object of a store, as it was when it was listed."""
+
+    store: "Store"
+    entry: "Entry"
+
+    def __str__(self) -> str:
+        return self.store.uri_of(self.entry.key)
+
+    @property
+    def name(self) -> str:
+        """The last part of its key."""
+        return str(self).rpartition("/")[2]
+
+    @property
+    def suffix(self) -> str:
+        """The end of its name, from the last dot on."""
+        return PurePosixPath(self.name).suffix
+
+    def open(self, mode: str = "rb") -> BinaryIO:
+        """The content, fetched as it is read."""
+        return self.store.open_entry(self.entry)
+
+
+@dataclass(frozen=True)
 class Source:
     """One file, or one member of a .zip file.
 
@@ -37,7 +67,7 @@ class Source:
         member: the name within a .zip file, else "".
     """
 
-    path: Path
+    path: Path | StoredFile
     member: str = ""
 
     @property
@@ -70,10 +100,14 @@ class Source:
         except OSError as error:
             raise StepError(f"cannot read {self.name}: {error.strerror or error}") from error
 
+    def random_access(self, stack: contextlib.ExitStack) -> Path | BinaryIO:
+        """What a reader opens that goes to and fro in the file; a stream is closed with `stack`."""
+        return self.path if isinstance(self.path, Path) else stack.enter_context(self.path.open())
+
     def _open(self, stack: contextlib.ExitStack) -> BinaryIO:
         stream: BinaryIO
         if self.member:
-            archive = stack.enter_context(zipfile.ZipFile(self.path))
+            archive = stack.enter_context(zipfile.ZipFile(self.random_access(stack)))
             stream = stack.enter_context(archive.open(self.member))  # type: ignore[assignment]
         else:
             stream = stack.enter_context(self.path.open("rb"))
@@ -86,22 +120,24 @@ def resolve(source: str) -> list[Source]:
     """The files that a source names, sorted by name.
 
     Args:
-        source: path of a file or directory, a glob (`**` crosses directories), or `package://kfp_hybrid/<path>`
-            for a data file of this package. Of a directory, its files are read and not its sub-directories;
-            names that begin with . or _ are left out.
+        source: path of a file or directory, a glob (`**` crosses directories), the same in an object store (s3://,
+            minio://, gs://), or `package://kfp_hybrid/<path>` for a data file of this package. Of a directory, its
+            files are read and not its sub-directories; names that begin with . or _ are left out.
 
     Raises:
         StepError: nothing is there, or it is something that cannot be read.
     """
     if not source.strip():
-        raise StepError("source is empty; give a file, a directory, a glob or package://kfp_hybrid/<path>")
+        raise StepError("source is empty; give a file, a directory, a glob, a URI or package://kfp_hybrid/<path>")
     if source.startswith(PACKAGE_SCHEME):
         return _members(_package_file(source))
     if "://" in source:
-        raise StepError(
-            f"source {source}: this version reads local paths and package://kfp_hybrid/<path> only; "
-            "copy the data to a path that the step can see"
-        )
+        from kfp_hybrid import storage
+
+        location = storage.parse(source)
+        if location.scheme != "file":
+            return [member for file in _expand_uri(source) for member in _members(file)]
+        source = location.prefix
     return [member for path in _expand(source) for member in _members(path)]
 
 
@@ -124,6 +160,53 @@ def _expand(source: str) -> list[Path]:
     return sorted(entry.absolute() for entry in found)
 
 
+def _expand_uri(source: str) -> list[StoredFile]:
+    from kfp_hybrid import storage
+
+    store = storage.open_store(source)
+    if not glob.has_magic(store.location.prefix):
+        return _files_at(store, is_folder=source.endswith("/"))
+    fixed, pattern = _split_pattern(store.location.prefix)
+    store = store.at(fixed)
+    matches = [entry for entry in store.entries() if _matches(entry.key.split("/"), pattern)]
+    if not matches:
+        raise StepError(f"no object matches {source}; check the pattern")
+    return [StoredFile(store, entry) for entry in matches]
+
+
+def _files_at(store: "Store", is_folder: bool) -> list[StoredFile]:
+    single = None if is_folder else store.stat("")
+    if single:
+        return [StoredFile(store, single)]
+    entries = [entry for entry in store.entries() if not _is_bookkeeping(PurePosixPath(entry.key))]
+    if folders := sorted({entry.key.partition("/")[0] for entry in entries if "/" in entry.key}):
+        logging.warning("not reading the folders below %s: %s", store.uri_of(""), ", ".join(folders))
+    found = [StoredFile(store, entry) for entry in entries if "/" not in entry.key]
+    if not found:
+        raise StepError(f"there is no file at {store.uri_of('')}; give an object, a folder of data files or a pattern")
+    return found
+
+
+def _split_pattern(prefix: str) -> tuple[str, list[str]]:
+    """The folder that a pattern begins with, and the parts of the pattern below it."""
+    parts = prefix.split("/")
+    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    return "/".join(parts[:first]), parts[first:]
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    """Whether a key fits a pattern, by the rules of `glob`."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**" and (len(pattern) == 1 or not parts):
+        return bool(parts) and not any(part.startswith(".") for part in parts)
+    if pattern[0] == "**":
+        return _matches(parts, pattern[1:]) or (not parts[0].startswith(".") and _matches(parts[1:], pattern))
+    if not parts or (parts[0].startswith(".") and not pattern[0].startswith(".")):
+        return False
+    return fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
 def _is_bookkeeping(path: PurePosixPath | Path) -> bool:
     """Whether a name is bookkeeping and no data, like _SUCCESS, .DS_Store and __MACOSX."""
     return path.name.startswith((".", "_"))
@@ -139,12 +222,13 @@ def _package_file(source: str) -> Path:
     return path
 
 
-def _members(path: Path) -> list[Source]:
+def _members(path: Path | StoredFile) -> list[Source]:
     """The file itself, or the members of a .zip file."""
     if path.suffix.lower() != ".zip":
         return [Source(path)]
     try:
-        with zipfile.ZipFile(path) as archive:
+        with contextlib.ExitStack() as stack:
+            archive = stack.enter_context(zipfile.ZipFile(Source(path).random_access(stack)))
             members = [entry for entry in archive.infolist() if not entry.is_dir()]
     except (OSError, zipfile.BadZipFile) as error:
         raise StepError(f"cannot read {path}: {error}") from error
@@ -160,7 +244,7 @@ def _parts(member: str) -> list[PurePosixPath]:
     return [PurePosixPath(part) for part in PurePosixPath(member).parts if part != ".."]
 
 
-def _refuse_unusual(path: Path, entry: zipfile.ZipInfo) -> None:
+def _refuse_unusual(path: Path | StoredFile, entry: zipfile.ZipInfo) -> None:
     kind = stat.S_IFMT(entry.external_attr >> 16)
     name = PurePosixPath(entry.filename)
     problem = None

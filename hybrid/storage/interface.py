@@ -1,9 +1,10 @@
 """The one interface to all stores: what `open_store` returns."""
 
+import copy
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import BinaryIO
 
@@ -59,6 +60,12 @@ class Store(ABC):
     def uri_of(self, key: str) -> str:
         """The URI of the object `key`."""
         return f"{self.location.uri}/{key}" if key else self.location.uri
+
+    def at(self, prefix: str) -> "Store":
+        """This store at another prefix of its bucket."""
+        other = copy.copy(self)
+        other.location = replace(self.location, prefix=prefix)
+        return other
 
     @abstractmethod
     def entries(self, prefix: str = "") -> Iterator[Entry]:

@@ -21,8 +21,9 @@ def ingest_examples(
     """Read CSV, Parquet or TFRecord files, split their rows, and write them as examples.
 
     Args:
-        source: A file, a directory, or a pattern such as /data/2013-*.csv; or package://kfp_hybrid/<path> for a data
-            file of this package. CSV files may be compressed (.gz, .zip), TFRecord files too (.gz).
+        source: A file, a directory, or a pattern such as /data/2013-*.csv, also in an object store: s3://, minio:// or
+            gs://bucket/2013-*.csv; or package://kfp_hybrid/<path> for a data file of this package. CSV files may be
+            compressed (.gz, .zip), TFRecord files too (.gz).
         format: csv, parquet or tfrecord; auto goes by the names of the files.
         split_ratios: The share of each split; together 1. Not used with split_column.
         key_columns: The columns whose hash decides the split of a row, so that rows with equal keys stay together.

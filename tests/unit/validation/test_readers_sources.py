@@ -50,9 +50,8 @@ def test_the_sample_of_the_package_is_found():
     ("source", "message"),
     [
         ("", "source is empty"),
-        ("s3://bucket/x.csv", "local paths and package://kfp_hybrid"),
-        ("gs://bucket/x.csv", "local paths"),
-        ("minio://bucket/x.csv", "local paths"),
+        ("hdfs://bucket/x.csv", "cannot read hdfs://"),
+        ("s3:///x.csv", "names no bucket"),
         ("package://numpy/version.py", "only the data of this package"),
         ("package://kfp_hybrid/../setup.py", "no such file"),
         ("package://kfp_hybrid//etc/passwd", "no such file"),
