@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from kfp_hybrid.components.deployment.push_model import content
+from kfp_hybrid.components.deployment.push_model.versions import LATEST, MANIFEST
 from kfp_hybrid.step import StepError
 
 POINTER = "pushed.json"
-LATEST = "LATEST"
-MANIFEST = "MANIFEST.json"
 DIGITS = 12  # of the digest, where a model has no version number
 
 

@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kfp_hybrid.data.examples import arrow_schema
 from kfp_hybrid.scoring.answer import Answer
@@ -55,8 +53,12 @@ class Columns:
 
     @property
     def schema(self) -> pa.Schema:
-        """The Arrow schema."""
-        return arrow_schema(self.types)
+        """The Arrow schema; a text that is the same in all rows is written from a dictionary, and read as text."""
+        schema = arrow_schema(self.types)
+        for name in self.constants:
+            position = schema.get_field_index(self.prefix + name)
+            schema = schema.set(position, pa.field(self.prefix + name, pa.dictionary(pa.int8(), pa.string())))
+        return schema
 
     @property
     def scores(self) -> list[str]:
@@ -106,9 +108,8 @@ class Columns:
         return pa.array(values, type_).take(pa.array(positions, mask=mask))
 
 
-@lru_cache(maxsize=16)
 def _repeated(text: str, rows: int) -> pa.Array:
-    return pc.take(pa.array([text]), pa.array(np.zeros(rows, np.int8)))
+    return pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), [text])
 
 
 def without_score(table: pa.Table, columns: Columns) -> int:

@@ -23,7 +23,7 @@ from kfp_hybrid.components.inference.predict_batch.predictors import Predictor
 from kfp_hybrid.components.inference.predict_batch.shards import Finished, Shard, finish_shard, plan_shards, totals
 from kfp_hybrid.components.inference.predict_batch.sources import Source, find_source, open_source
 from kfp_hybrid.cores import available_cores
-from kfp_hybrid.data.examples import Examples, Split, write_manifest
+from kfp_hybrid.data.examples import MANIFEST, Examples, Split, write_manifest
 from kfp_hybrid.publishing import publishing
 from kfp_hybrid.step import StepError
 
@@ -65,6 +65,7 @@ def predict(examples: Path, model: Path | None, bundle: Path | None, output: Pat
     """
     started = time.perf_counter()
     options.validate()
+    _require_free(output)
     data = Examples.open(examples)
     keys = options.key_types(data)
     plan = {split: plan_shards(data, split, options.shard_rows) for split in options.chosen_splits(data)}
@@ -98,6 +99,12 @@ def predict(examples: Path, model: Path | None, bundle: Path | None, output: Pat
     metrics |= {"seconds": time.perf_counter() - started, "rows_per_second": (rows - resumed) / seconds}
     _log(metrics)
     return Predicted(rows, metrics, {key: value for key, value in facts.items() if isinstance(value, str | int)})
+
+
+def _require_free(output: Path) -> None:
+    """Only predictions and other examples artifacts are replaced."""
+    if output.exists() and not (output / MANIFEST).is_file() and (not output.is_dir() or any(output.iterdir())):
+        raise StepError(f"{output} exists and holds no predictions; it is not overwritten: move it away")
 
 
 def _sample(data: Examples, plan: Plan) -> pa.RecordBatch | None:

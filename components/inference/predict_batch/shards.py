@@ -131,7 +131,7 @@ def _predict(group: RowGroup, predictor: Predictor, columns: Columns, batch_size
 def _encoding(columns: Columns) -> dict[str, object]:
     """How Parquet stores the columns: numbers as they are, because hardly any comes twice; texts by dictionary."""
     texts = [name for name, type_ in columns.types.items() if type_ == "string"]
-    return {"compression": "zstd", "compression_level": 1, "use_dictionary": texts or False}
+    return {"use_dictionary": texts, "store_schema": False}  # without the schema, readers do not see dictionaries
 
 
 def _notes(file: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from kfp_hybrid.components.deployment.push_model.versions import EDGE
 from kfp_hybrid.components.inference.predict_batch import predictors
 from kfp_hybrid.components.inference.predict_batch.predictors import Predictor, Tally
 from kfp_hybrid.edge import bundle as edge
@@ -17,7 +18,6 @@ from kfp_hybrid.scoring.saved_model import saved_preprocessing
 from kfp_hybrid.step import StepError
 
 SAVED_MODEL = "saved_model.pb"
-EDGE = "edge"  # the folder of the edge bundle in a published version
 
 
 @dataclass(frozen=True)

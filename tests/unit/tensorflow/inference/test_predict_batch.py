@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 
@@ -246,6 +247,21 @@ def test_a_pushed_model_predicts_under_its_version(model, predict_with, tmp_path
     assert pc.unique(prediction.table()["model_version"]).to_pylist() == ["7"]
     assert prediction.told.metadata["model_digest"] == content
     assert prediction.told.metadata["model_digest"] == predict_with(model.saved).told.metadata["model_digest"]
+
+
+def test_a_model_pushed_to_a_store_is_fetched(model, predict_with, tmp_path):
+    content = push(model.saved, tmp_path / "store", 12)
+    (tmp_path / "artifact").mkdir()
+    pointer = {"destination": f"file://{tmp_path}/store", "version": 12, "digest": content}
+    (tmp_path / "artifact/pushed.json").write_text(json.dumps(pointer))
+    assert predict_with(tmp_path / "artifact").told.metadata["model_version"] == "12"
+
+
+def test_a_pushed_bundle_predicts_where_nothing_else_was_pushed(model, predict_with, tmp_path):
+    shutil.copytree(model.bundle, tmp_path / "files/edge")
+    push(tmp_path / "files", tmp_path / "pushed", 3)
+    told = predict_with(tmp_path / "pushed").told
+    assert (told.metadata["engine"], told.metadata["model_version"]) == ("litert", "3")
 
 
 def test_a_pushed_model_with_other_bytes_is_refused(model, predict_with, tmp_path):

@@ -135,6 +135,14 @@ def test_earlier_predictions_stay_until_new_ones_are_complete(model, examples, w
     assert contents(tmp_path / "predictions") == before
 
 
+def test_a_folder_of_something_else_is_not_overwritten(model, examples, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter-1.tex").write_text("...")
+    with pytest.raises(StepError, match="exists and holds no predictions; it is not overwritten"):
+        run(examples, model, tmp_path / "thesis")
+    assert contents(tmp_path / "thesis") == {"chapter-1.tex": b"..."}
+
+
 def test_examples_that_lost_a_file_are_an_error(model, write_examples, flights, tmp_path):
     data = write_examples(eval=flights)
     (data / "eval/part-00001.parquet").unlink()
