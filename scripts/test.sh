@@ -6,7 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh demo,dev,vertex
 .venv/bin/kfp-hybrid environments
 tools=$PWD/.cache/test-tools
-[ -d "$tools/pytest" ] || .venv/bin/uv pip install --quiet --target "$tools" --python 3.11 pytest pytest-timeout hypothesis
+[ -d "$tools/kubeflow_trainer_api" ] ||
+  .venv/bin/uv pip install --quiet --target "$tools" --python 3.11 pytest pytest-timeout hypothesis kubeflow-trainer-api==2.3.0
 
 unit_tests_of() {
   echo "== unit tests of the image $1"
