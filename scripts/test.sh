@@ -27,4 +27,8 @@ cat "$validation_output"
 
 echo "== unit tests of the library, and real runs on this machine"
 .venv/bin/python -m pytest tests/unit/authoring tests/local "$@" || status=$?
+echo "== the real clients of Kubeflow and Google Cloud, against servers on this machine"
+.venv/bin/python -m pytest tests/contract "$@" || status=$?
+echo "== a real Kubernetes"
+.venv/bin/python -m pytest tests/cluster "$@" || status=$?
 exit "$status"

@@ -141,6 +141,7 @@ def _serving(profile: KubeflowProfile, resources: Resources) -> dict[str, Any]:
         "namespace": profile.namespace or "",
         "storage_secret": storage.secret if storage else "",
         "image": profile.serving_image or "",
+        "download_image": image_reference(profile, "deployment"),
         "resources": {"requests": limits, "limits": limits} if limits else {},
         "node_selector": profile.node_labels(resources),
         "tolerations": _tolerations(profile, resources),

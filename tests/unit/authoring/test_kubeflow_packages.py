@@ -413,6 +413,7 @@ def test_pods_that_serve_get_the_resources_called_serving_on_the_nodes_of_the_pr
     assert given["node_selector"]["example.com/pool"] == "pipelines"
     assert [toleration["key"] for toleration in given["tolerations"]] == ["example.com/pool"]
     assert given["image"] == "r.local/tf:1"
+    assert given["download_image"].startswith("registry.example.com:5000/ml/deployment:")
 
 
 def test_serving_needs_no_credentials_where_the_profile_has_none(compiled):
