@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
 
+from gcs_server import Buckets, serve_gcs
 from vertex_registry import PARENT, START, FakeRegistry, ids
 
 from kfp_hybrid.components.deployment.plan_vertex_deployment.plan import _traffic_split, plan
@@ -34,6 +35,17 @@ class Artifact:
 
 def pushed(version=3, digest=DIGEST, destination="gs://models/flights"):
     return Artifact("gs://root/pushed", destination=destination, version=version, digest=digest, outcome="published")
+
+
+@pytest.fixture(autouse=True)
+def bucket(monkeypatch):
+    """Cloud Storage with the bucket `models`, and in it a model that push_model did not make."""
+    buckets = Buckets()
+    buckets.blobs["models"] = {}
+    buckets.put("models", "flights/3/saved_model.pb", b"a model", {}, None)
+    with serve_gcs(buckets) as port:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        yield buckets
 
 
 @pytest.fixture
@@ -99,6 +111,26 @@ def test_a_model_of_the_registry_needs_no_upload(api, vertex):
     assert (made.deploy, made.upload, made.source_uri) == (True, "nothing", "")
     assert not planned(api, Artifact("https://elsewhere", resourceName=f"{PARENT}/models/55@1")).deploy
     assert planned(api, Artifact("https://elsewhere", resourceName=f"{PARENT}/models/55@2")).deploy
+
+
+def test_an_imported_model_is_known_by_the_manifest_beside_its_files(api, vertex, bucket):
+    vertex.endpoint(shares=(100,))
+    vertex.model(DIGEST)
+    assert planned(api, Artifact("gs://models/flights/3")).upload == "version"
+    bucket.put("models", "flights/3/MANIFEST.json", json.dumps({"digest": DIGEST}).encode(), {}, None)
+    assert not planned(api, Artifact("gs://models/flights/3")).deploy
+
+
+@pytest.mark.parametrize("manifest", [b"{", b"[]", b"{}"])
+def test_a_manifest_that_says_nothing_makes_it_a_new_model(api, vertex, bucket, manifest):
+    bucket.put("models", "flights/3/MANIFEST.json", manifest, {}, None)
+    made = planned(api, Artifact("gs://models/flights/3"))
+    assert (made.upload, made.labels) == ("model", {})
+
+
+def test_an_imported_model_that_is_not_there_is_refused(api):
+    with pytest.raises(StepError, match="there is nothing at gs://models/flights/4; give the folder of a version"):
+        planned(api, Artifact("gs://models/flights/4"))
 
 
 def test_projects_may_be_named_by_their_number(api, vertex):

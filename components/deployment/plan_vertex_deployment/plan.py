@@ -1,11 +1,13 @@
 """What is there on Vertex AI, and what is missing for a model to be deployed."""
 
+import json
 import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from kfp_hybrid.components.deployment.push_model.versions import MANIFEST
 from kfp_hybrid.components.deployment.vertex_endpoints import (
     LABEL_LENGTH,
     DeployedModel,
@@ -15,6 +17,7 @@ from kfp_hybrid.components.deployment.vertex_endpoints import (
 )
 from kfp_hybrid.google_api import GoogleApi
 from kfp_hybrid.step import StepError
+from kfp_hybrid.storage import StorageError, open_store
 
 NEW = "0"  # what the model that is being deployed is called in a traffic split
 DIGEST = "kfp_hybrid_digest"  # the label with what stands for a model's content
@@ -124,7 +127,23 @@ def _source(model: Artifact) -> _Source:
             f"the model is at {uri}, where Vertex AI cannot read it; publish it to Cloud Storage "
             "(destination of push_model, such as gs://bucket/models), or copy it there with kfp-hybrid sync"
         )
-    return _Source(uri, str(facts.get("digest", ""))[:LABEL_LENGTH])
+    return _Source(uri, str(facts.get("digest") or _published_digest(uri))[:LABEL_LENGTH])
+
+
+def _published_digest(uri: str) -> str:
+    """The digest that push_model left beside the files of a version; "" when something else made them.
+
+    Raises:
+        StepError: there are no files.
+    """
+    try:
+        store = open_store(uri)
+        if not store.exists():
+            raise StepError(f"there is nothing at {uri}; give the folder of a version of the model")
+        return json.loads(store.read(MANIFEST)).get("digest", "") if store.stat(MANIFEST) else ""
+    except (StorageError, ValueError, AttributeError) as error:
+        log.warning("cannot tell what the model at %s contains, so it is taken for a new one: %s", uri, error)
+        return ""
 
 
 def _registered(api: GoogleApi, parent: str, service: str, source: _Source) -> tuple[str, str]:

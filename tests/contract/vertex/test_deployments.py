@@ -9,6 +9,7 @@ from kfp import dsl
 from played_run import PlayedRun
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "servers"))
+from gcs_server import Buckets, serve_gcs
 from vertex_registry import FakeRegistry
 
 from kfp_hybrid.components.deployment.plan_vertex_deployment.component import plan_vertex_deployment
@@ -30,7 +31,19 @@ def registry(google):
 
 
 @pytest.fixture
-def play(registry, server, open_target, tmp_path, no_pauses):
+def models(monkeypatch, no_google_environment):
+    """Cloud Storage with three models."""
+    buckets = Buckets()
+    buckets.blobs["models"] = {}
+    for version in range(1, 4):
+        buckets.put("models", f"flights/{version}/saved_model.pb", b"a model", {}, None)
+    with serve_gcs(buckets) as port:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        yield buckets
+
+
+@pytest.fixture
+def play(registry, models, server, open_target, tmp_path, no_pauses):
     """Runs a pipeline that is made for a target with a profile and resources."""
     runs = []
 
@@ -113,6 +126,13 @@ def test_the_same_content_is_deployed_once(play, registry, capfd):
     assert len(the_endpoint(registry).deployed_models) == 1
     assert run.started == ["pushed", "plan-vertex-deployment"]
     assert "on the endpoint flights already and gets 100 % of the requests" in capfd.readouterr().err
+
+
+def test_an_imported_content_is_deployed_once_too(deploys, registry, models):
+    models.put("models", "flights/1/MANIFEST.json", b'{"digest": "4f4f"}', {}, None)
+    deploys()
+    assert "plan-vertex-deployment" in deploys().started
+    assert len(registry.models) == len(the_endpoint(registry).deployed_models) == 1
 
 
 def test_a_content_that_the_registry_has_is_deployed_from_there(play, registry):
