@@ -1,6 +1,8 @@
-"""Commands for published models: versions, rollback."""
+"""Commands for published models and the stores they are in: versions, rollback, sync."""
 
 import click
+
+from kfp_hybrid.storage.command import sync
 
 
 @click.command()
@@ -27,4 +29,4 @@ def rollback(destination: str, version: int) -> None:
     click.echo(f"version {publisher.rollback(destination, version).number} is in use in {destination}")
 
 
-COMMANDS = (versions, rollback)
+COMMANDS = (versions, rollback, sync)
