@@ -29,6 +29,8 @@ def doctor(target_name: str, config: Path | None, run_hello: bool) -> None:
     """
     target = open_target(target_name, config)
     console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 140)  # nobody counts the columns of a log
     healthy = _look(target, console)
     if healthy and run_hello:
         healthy = _run_hello(target, console)

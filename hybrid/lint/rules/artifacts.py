@@ -9,7 +9,7 @@ from kfp_hybrid.lint.spec import Pipeline, Task
 KUBEFLOW_SCHEMES = {"gs", "s3", "minio", "mem", "oci"}
 NOT_ON_VERTEX = {"s3", "minio", "mem", "oci", "file", ""}
 UNCOMPILED = "{{channel:"  # what kfp makes of a parameter inside an f-string that becomes an importer's URI
-SAVING = ("save", "export", "open")
+SAVING = {"save", "save_model", "save_weights", "save_pretrained", "export", "open"}
 
 
 @rule(
@@ -137,7 +137,7 @@ def _saved_uris(task: Task) -> list[tuple[str, str]]:
     function, outputs = _function(task)
     found = set()
     for call in ast.walk(function):
-        if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2].lower().startswith(SAVING):
+        if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] in SAVING:
             arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
             read = {ast.unparse(node) for argument in arguments for node in ast.walk(argument)}
             found |= {(name, ast.unparse(call.func)) for name in outputs if f"{name}.uri" in read}

@@ -83,7 +83,8 @@ class Client:
         try:
             return default(scopes=[SCOPE])[0]
         except (GoogleAuthError, OSError) as error:
-            raise UserError(f"there are no usable Google Cloud credentials ({_line(error)}); {SIGN_IN}") from None
+            why = _line(error).partition(". To set up")[0]  # which goes on with the address of a page
+            raise UserError(f"there are no usable Google Cloud credentials ({why}); {SIGN_IN}") from None
 
     @functools.cached_property
     def jobs(self) -> "PipelineServiceClient":

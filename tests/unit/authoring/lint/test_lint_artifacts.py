@@ -212,3 +212,18 @@ def test_saving_to_the_path_of_an_output_is_fine(broken):
         train()
 
     assert broken(pipeline) == set()  # so KH304 is not among them
+
+
+def test_a_call_that_only_sounds_like_saving_is_fine(broken):
+    @step()
+    def describe(model: dsl.Output[dsl.Model]):
+        def export_facts(uri):
+            print(uri)
+
+        export_facts(model.uri)
+
+    @dsl.pipeline(name="p")
+    def pipeline():
+        describe()
+
+    assert broken(pipeline) == set()  # so KH304 is not among them
