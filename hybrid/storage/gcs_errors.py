@@ -41,7 +41,7 @@ def explain(error: Exception, uri: str) -> StorageError:
         return NotFound(f"there is no {uri}, or no such bucket; check the name")
     if status == 412:
         return Changed(f"{uri} was changed by another process; try again")
-    if status == 401:
+    if status == 401 or isinstance(error, auth_exceptions.InvalidOperation):
         return StorageError(f"{uri}: Google does not accept the credentials; get new ones")
     if status == 403:
         return StorageError(f"{uri}: access denied; check the credentials and what they may do there")

@@ -1,21 +1,18 @@
-"""Tries again what may pass: exponential backoff with jitter, up to a deadline, and says so in the log."""
+"""For how long what a store refuses is tried again."""
 
-import logging
 import math
 import os
 from collections.abc import Callable
 from typing import TypeVar
 
-import tenacity
+from kfp_hybrid import retries
 
 DEADLINE_SECONDS = 300.0
 DEADLINE_VARIABLE = "KFP_HYBRID_STORAGE_DEADLINE_SECONDS"
-FIRST_WAIT_SECONDS = 0.2
-LONGEST_WAIT_SECONDS = 20.0
+FIRST_WAIT_SECONDS = retries.FIRST_PAUSE_SECONDS
+LONGEST_WAIT_SECONDS = retries.LONGEST_PAUSE_SECONDS
 
 T = TypeVar("T")
-
-log = logging.getLogger(__name__)
 
 
 def deadline_seconds() -> float:
@@ -29,7 +26,7 @@ def retry(
     passing: Callable[[BaseException], str],
     patience: Callable[[BaseException], float] = lambda _: math.inf,
 ) -> T:
-    """Do `work` until it succeeds, fails for good, or the deadline is over.
+    """Do `work` until it succeeds, fails for good, or the deadline is over; see `kfp_hybrid.retries.retry`.
 
     Args:
         work: what to do; safe to do again.
@@ -43,26 +40,4 @@ def retry(
     Raises:
         BaseException: the last error.
     """
-
-    def limit(state: tenacity.RetryCallState) -> float:
-        return min(deadline_seconds(), patience(_error(state)))
-
-    def say(state: tenacity.RetryCallState) -> None:
-        log.warning(
-            "%s failed (%s); attempt %d follows in %.1f s, trying for at most %g s",
-            *(what, passing(_error(state)), state.attempt_number + 1, state.upcoming_sleep, limit(state)),
-        )
-
-    return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(lambda error: bool(passing(error))),
-        wait=tenacity.wait_exponential_jitter(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, jitter=FIRST_WAIT_SECONDS),
-        stop=lambda state: tenacity.stop_before_delay(limit(state))(state),
-        before_sleep=say,
-        reraise=True,
-    )(work)
-
-
-def _error(state: tenacity.RetryCallState) -> BaseException:
-    error = state.outcome.exception() if state.outcome else None
-    assert error is not None
-    return error
+    return retries.retry(work, what, passing, lambda error: min(deadline_seconds(), patience(error)))

@@ -1,9 +1,12 @@
 """How to reach an S3 store: endpoint, region, certificates and credentials. None of them is ever shown."""
 
+import base64
+import hashlib
 import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
@@ -36,7 +39,7 @@ def connect(location: Location, http: urllib3.PoolManager) -> Minio:
     """
     host, secure = endpoint(location, os.environ)
     region = location.options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    client = Minio(
+    client = _Client(
         host,
         secure=secure,
         region=region or (None if host == AWS else "us-east-1"),
@@ -79,6 +82,26 @@ def credentials(is_aws: bool) -> Provider:
         http = urllib3.PoolManager(timeout=METADATA_SECONDS, retries=urllib3.Retry(2, backoff_factor=0.2))
         providers.append(IamAwsProvider(custom_endpoint=os.environ.get("AWS_ENDPOINT_URL_STS"), http_client=http))
     return _Explained(ChainedProvider(providers))
+
+
+class _Client(Minio):
+    """Sends the MD5 of what it uploads with every request, which all stores compare.
+
+    The base class does so with TLS only; else it signs a sha256, which costs more and which not every store compares.
+    Should a later version not call this method, its own way is taken.
+    """
+
+    def _build_headers(
+        self, host: str, headers: Any = None, body: bytes | None = None, creds: Credentials | None = None
+    ) -> tuple[Any, Any]:
+        built, date = super()._build_headers(host, headers, None, creds)
+        if body:
+            built["Content-Length"] = str(len(body))
+            if "Content-MD5" not in built:
+                built["Content-MD5"] = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+            if creds:
+                built["x-amz-content-sha256"] = "UNSIGNED-PAYLOAD"
+        return built, date
 
 
 class _MountedSecret(Provider):

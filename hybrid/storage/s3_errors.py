@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from minio.error import InvalidResponseError, S3Error, ServerError
 from urllib3.exceptions import NameResolutionError, NewConnectionError, SSLError
 
-from kfp_hybrid.storage.errors import Changed, NotFound, StorageError
+from kfp_hybrid.storage.errors import Changed, Damaged, NotFound, StorageError
 
 CREDENTIALS = {
     "InvalidAccessKeyId": "the store does not know the access key; check AWS_ACCESS_KEY_ID or the mounted secret",
@@ -49,8 +49,12 @@ def _explain_answer(error: S3Error, uri: str) -> StorageError:
         return StorageError(f"{uri}: {CREDENTIALS[code]}")
     if code == "NoSuchBucket":
         return NotFound(f"{uri}: there is no such bucket; check its name and the endpoint, or make it")
-    if code in ("NoSuchKey", "NoSuchUpload", "ResourceNotFound"):
+    if code == "NoSuchUpload":
+        return Damaged(f"{uri}: the store gave the upload up; try again")
+    if code in ("NoSuchKey", "ResourceNotFound"):
         return NotFound(f"there is no object {uri}; check the name")
+    if code in ("BadDigest", "XAmzContentSHA256Mismatch"):
+        return Damaged(f"{uri}: the bytes changed on their way; try again")
     if code in ("PreconditionFailed", "ConditionalRequestConflict"):
         return Changed(f"{uri} was changed by another process; try again")
     if code == "RequestTimeTooSkewed":

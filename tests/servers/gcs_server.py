@@ -50,6 +50,7 @@ class Upload:
     resource: dict[str, Any]
     condition: str | None
     data: bytearray = field(default_factory=bytearray)
+    finished: Blob | None = None
 
 
 class Refused(Exception):
@@ -212,6 +213,8 @@ class _Handler(BaseHTTPRequestHandler):
         upload = self.buckets.uploads.get(self.query.get("upload_id", ""))
         if upload is None:
             raise Refused(410, "the upload is gone")
+        if upload.finished:  # its answer did not arrive
+            return self._json(_resource(upload.bucket, upload.name, upload.finished))
         status = re.fullmatch(r"bytes \*/(\d+|\*)", self.headers.get("Content-Range", ""))
         found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", self.headers.get("Content-Range", ""))
         total = None
@@ -231,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
             received = {"Range": f"bytes=0-{len(upload.data) - 1}"} if upload.data else {}
             return self._send(308, b"", received)
         blob = self.buckets.put(upload.bucket, upload.name, bytes(upload.data), upload.resource, upload.condition)
-        del self.buckets.uploads[self.query["upload_id"]]
+        upload.finished = blob
         self._json(_resource(upload.bucket, upload.name, blob))
 
     def _json(self, answer: dict[str, Any], status: int = 200) -> None:
