@@ -1,4 +1,4 @@
-"""The compiled packages of a release: `pipelines/compiled/<target>/<pipeline>.yaml` and their index.
+"""What a release has of every pipeline: packages in `pipelines/compiled/`, resources in `manifests/pipelines/native/`.
 
     python -m kfp_hybrid.release            # write them
     python -m kfp_hybrid.release --check    # exit status 1 when one is stale
@@ -9,16 +9,19 @@ The same source gives the same bytes, so that a difference is a change.
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from kfp_hybrid import pipelines, profiles
 from kfp_hybrid.lint import ERROR
 from kfp_hybrid.package import Package
-from kfp_hybrid.sources import compile_pipeline, pipeline_names
+from kfp_hybrid.sources import build, compile_pipeline, pipeline_names
 from kfp_hybrid.targets import open_target
+from kfp_hybrid.targets.kubeflow import KubeflowTarget
 
 FOLDER = Path(pipelines.__path__[0]) / "compiled"
 CONFIG = FOLDER.parent.parent / "kfp-hybrid.toml"
+RESOURCES = CONFIG.parent / "manifests" / "pipelines" / "native"
 INDEX = "INDEX.md"
 
 
@@ -39,6 +42,27 @@ def write(folder: Path) -> None:
             if errors:
                 sys.exit(f"{file}: {errors[0].rule.id} {errors[0].task}: {errors[0].message}")
     (folder / INDEX).write_text(index(folder, list(loaded.targets)), "utf-8")
+
+
+def write_resources(folder: Path) -> None:
+    """Write every pipeline as resources of Kubernetes, and the kustomization that names the files.
+
+    Raises:
+        UserError: a pipeline does not compile.
+    """
+    target = open_target("onprem", profiles.load(CONFIG), folder)
+    assert isinstance(target, KubeflowTarget)
+    files = [f"{pipeline}.yaml" for pipeline in pipeline_names()]
+    for pipeline, file in zip(pipeline_names(), files, strict=True):
+        target.compile_custom_resources(build(pipeline, target), folder / file)
+    resources = "".join(f"  - {file}\n" for file in files)
+    (folder / "kustomization.yaml").write_text(
+        "# Written by `scripts/release.sh`. For Kubeflow Pipelines that keeps pipelines in Kubernetes:\n"
+        "#   kubectl apply -n kubeflow -k manifests/pipelines/native\n"
+        "apiVersion: kustomize.config.k8s.io/v1beta1\n"
+        f"kind: Kustomization\nresources:\n{resources}",
+        "utf-8",
+    )
 
 
 def index(folder: Path, targets: list[str]) -> str:
@@ -62,7 +86,7 @@ def _cell(package: Package, name: str) -> str:
     return " ".join(package.describe_parameter(name).split()).replace("|", "\\|")
 
 
-def stale(folder: Path) -> list[str]:
+def stale(folder: Path, write: Callable[[Path], None] = write) -> list[str]:
     """The files of `folder` that are not what the source gives."""
     with tempfile.TemporaryDirectory() as fresh:
         write(Path(fresh))
@@ -78,11 +102,13 @@ def main() -> None:
     """Write the packages, or check them."""
     parser = argparse.ArgumentParser(description="Write the compiled packages, or check that they are current.")
     parser.add_argument("--check", action="store_true", help="only check")
-    if not parser.parse_args().check:
-        write(FOLDER)
-        print(f"wrote {FOLDER}")
-    elif names := stale(FOLDER):
-        sys.exit(f"stale in {FOLDER}: {', '.join(names)}; run scripts/release.sh")
+    check = parser.parse_args().check
+    for folder, write_all in ((FOLDER, write), (RESOURCES, write_resources)):
+        if not check:
+            write_all(folder)
+            print(f"wrote {folder}")
+        elif names := stale(folder, write_all):
+            sys.exit(f"stale in {folder}: {', '.join(names)}; run scripts/release.sh")
 
 
 if __name__ == "__main__":
