@@ -27,6 +27,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kfp_hybrid import publishing
 from kfp_hybrid.step import StepError
 
 FORMAT = "kfp-hybrid/examples"
@@ -509,12 +510,7 @@ def _publish(unfinished: Path, path: Path) -> None:
     unfinished.chmod(0o755)  # mkdtemp makes it private, but the next step may run as another user
     if (path / MANIFEST).is_file():
         logging.info("replacing the examples in %s", path)
-        replaced = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".replaced", dir=path.parent))
-        path.rename(replaced / path.name)
-        unfinished.rename(path)
-        shutil.rmtree(replaced, ignore_errors=True)
-    else:
-        unfinished.rename(path)  # on POSIX an existing empty directory is replaced
+    publishing.replace(unfinished, path, last=MANIFEST)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kfp_hybrid import publishing
 from kfp_hybrid.step import StepError
 
 FORMAT = "kfp-hybrid/edge-bundle"
@@ -184,7 +185,7 @@ def _write_directory(path: Path, files: Mapping[str, bytes]) -> None:
         for name, content in files.items():
             (unfinished / name).write_bytes(content)
         _remove_older(path)
-        unfinished.rename(path)
+        publishing.replace(unfinished, path, last=MANIFEST)
     except OSError as error:
         raise StepError(f"cannot write {path}: {error.strerror or error}; check its permissions and space") from error
     finally:

@@ -1,5 +1,6 @@
 """What a version consists of: regular files, their checksums, and one digest over all of them."""
 
+import errno
 import hashlib
 import json
 import os
@@ -108,6 +109,13 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (
+            errno.EINVAL,
+            errno.ENOSYS,
+            errno.ENOTSUP,
+        ):  # not every file system can
+            raise
     finally:
         os.close(descriptor)
 

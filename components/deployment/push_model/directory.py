@@ -24,6 +24,7 @@ from pathlib import Path
 
 import filelock
 
+from kfp_hybrid import publishing
 from kfp_hybrid.components.deployment.push_model import content
 from kfp_hybrid.components.deployment.push_model.content import Checksum
 from kfp_hybrid.components.deployment.push_model.versions import (
@@ -150,7 +151,7 @@ class Directory:
                 raise StepError(
                     f"{self.path} does not give back what was written: {damage}; check the disk and run again"
                 )
-            os.rename(folder, self.path / str(number))
+            publishing.replace(folder, self.path / str(number), last=MANIFEST)
             content.sync_folder(self.path)
             os.replace(pointer, self.path / LATEST)
             content.sync_folder(self.path)
@@ -166,7 +167,13 @@ class Directory:
         """See `Destination.delete`."""
         with self._workspace() as workspace:
             for number in numbers:
-                os.rename(self.path / str(number), workspace / str(number))
+                try:
+                    os.rename(self.path / str(number), workspace / str(number))
+                except OSError as error:
+                    if error.errno not in publishing.NO_RENAME:
+                        raise
+                    (self.path / str(number) / MANIFEST).unlink()  # from here on the version does not count
+                    shutil.rmtree(self.path / str(number))
 
     @contextlib.contextmanager
     def _workspace(self) -> Iterator[Path]:

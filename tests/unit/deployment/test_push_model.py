@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import socket
@@ -175,6 +176,23 @@ def test_the_oldest_versions_are_deleted_and_the_newest_kept(tmp_path, make_mode
         publish(tmp_path, model=make_model(content), keep=2)
     assert consistent(tmp_path) == [4, 5]
     tidy(tmp_path)
+
+
+def test_versions_come_and_go_on_a_file_system_that_renames_no_directories(
+    tmp_path, make_model, consistent, tidy, monkeypatch
+):
+    rename = os.rename
+
+    def refuse(source, target, **options):  # as Cloud Storage FUSE does
+        if os.path.isdir(source):
+            raise OSError(errno.EMFILE, "Too many open files")
+        rename(source, target, **options)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    for content in "abc":
+        publish(tmp_path / "served", model=make_model(content), keep=2)
+    assert consistent(tmp_path / "served") == [2, 3]
+    tidy(tmp_path / "served")
 
 
 def test_zero_keeps_every_version(tmp_path, make_model, consistent):
