@@ -1,17 +1,17 @@
 """Copies one object from a store to another, and tells whether that is needed."""
 
+import functools
 import io
 import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import BinaryIO
 from urllib.parse import quote
 
 from kfp_hybrid.storage.errors import Changed, Damaged
 from kfp_hybrid.storage.interface import Entry, Store
 from kfp_hybrid.storage.local import LocalStore
-from kfp_hybrid.storage.streams import HashingStream, pieces
+from kfp_hybrid.storage.streams import Counted, HashingStream, pieces
 
 SMALL_BYTES = 1 << 20  # read and written in one piece
 ATTEMPTS = 3
@@ -106,13 +106,20 @@ def _copy(source: Store, entry: Entry, target: Store, key: str, progress: Callab
         written = target.write(key, io.BytesIO(data), _like(source, entry))
         progress(entry.size)
         return written
-    if isinstance(source, LocalStore):
-        if not isinstance(target, LocalStore) and not entry.sha256:
-            entry = replace(entry, sha256=source.digest(entry.key, "sha256"))  # noted with the object
+    unchanged = None
+    if isinstance(source, LocalStore) and not isinstance(target, LocalStore):
+        if not entry.sha256:  # it is noted with the object, so it must be known before the object is written
+            entry = replace(source.require(entry.key), sha256=source.digest(entry.key, "sha256"))
+            unchanged = functools.partial(_is_unchanged, source, entry)
     elif not entry.sha256:
         entry = _looked_up(source, entry)
     with source.open_entry(entry) as content:
-        return target.write(key, _Counted(content, progress), _like(source, entry))
+        return target.write(key, Counted(content, progress, unchanged), _like(source, entry))  # type: ignore[arg-type]
+
+
+def _is_unchanged(store: Store, entry: Entry) -> bool:
+    now = store.stat(entry.key)
+    return now is not None and now.tag == entry.tag
 
 
 def _like(source: Store, entry: Entry) -> Entry:
@@ -141,32 +148,3 @@ def _known(entry: Entry, algorithm: str) -> str:
     if algorithm == "sha256":
         return entry.sha256
     return entry.md5 or (entry.tag if _MD5.fullmatch(entry.tag) else "")
-
-
-class _Counted(io.RawIOBase):
-    """Tells how far a stream was read; what is read again counts once."""
-
-    def __init__(self, content: BinaryIO, progress: Callable[[int], None]) -> None:
-        self._content = content
-        self._progress = progress
-        self._counted = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return self._content.seekable()
-
-    def tell(self) -> int:
-        return self._content.tell()
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._content.seek(offset, whence)
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._content.read(size)
-        fresh = self._content.tell() - self._counted
-        if fresh > 0:
-            self._counted += fresh
-            self._progress(fresh)
-        return data

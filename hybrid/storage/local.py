@@ -27,6 +27,7 @@ class LocalStore(Store):
     def __init__(self, location: Location) -> None:
         super().__init__(location)
         self._root = Path(location.prefix)
+        self._inside: set[Path] = set()  # folders that were looked at
 
     def path(self, key: str) -> Path:
         """Where the object `key` is.
@@ -37,8 +38,10 @@ class LocalStore(Store):
         if not key:
             return self._root
         path = self._root / relative_path(key)
-        if not path.parent.resolve().is_relative_to(self._root.resolve()):
-            raise StorageError(f"{path} leads out of {self._root} by a symbolic link; remove the link")
+        if path.parent not in self._inside:
+            if not path.parent.resolve().is_relative_to(self._root.resolve()):
+                raise StorageError(f"{path} leads out of {self._root} by a symbolic link; remove the link")
+            self._inside.add(path.parent)
         return path
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:

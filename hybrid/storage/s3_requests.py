@@ -3,6 +3,7 @@
 import ssl
 from typing import Any
 
+import certifi
 import urllib3
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, SSLError
 
@@ -32,8 +33,8 @@ class RetryingPool(urllib3.PoolManager):
     def make(cls) -> "RetryingPool":
         """A pool that trusts the site's certificates."""
         timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
-        bundle = {"ca_certs": path} if (path := ca_bundle("AWS_CA_BUNDLE", "SSL_CERT_FILE")) else {}
-        return cls(maxsize=CONNECTIONS, timeout=timeout, retries=False, cert_reqs="CERT_REQUIRED", **bundle)
+        bundle = ca_bundle("AWS_CA_BUNDLE", "SSL_CERT_FILE") or certifi.where()
+        return cls(maxsize=CONNECTIONS, timeout=timeout, retries=False, cert_reqs="CERT_REQUIRED", ca_certs=bundle)
 
     def urlopen(  # type: ignore[override]
         self, method: str, url: str, redirect: bool = True, **options: Any

@@ -103,6 +103,50 @@ class RangeStream(io.RawIOBase):
         return min(length, self._entry.size - start)
 
 
+class Counted(io.RawIOBase):
+    """Tells how far a stream was read; what is read again counts once.
+
+    Args:
+        content: the stream, at its beginning.
+        progress: told how many more bytes were read.
+        unchanged: for a content that was hashed before, so that it need not be hashed again: whether it is still what
+            it was then.
+    """
+
+    def __init__(
+        self, content: BinaryIO, progress: Callable[[int], None], unchanged: Callable[[], bool] | None = None
+    ) -> None:
+        self._content = content
+        self._progress = progress
+        self._counted = 0
+        self.unchanged = unchanged
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """As the content is."""
+        return self._content.seekable()
+
+    def tell(self) -> int:
+        """The position."""
+        return self._content.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a position."""
+        return self._content.seek(offset, whence)
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on."""
+        data = self._content.read(size)
+        fresh = self._content.tell() - self._counted
+        if fresh > 0:
+            self._counted += fresh
+            self._progress(fresh)
+        return data
+
+
 class HashingStream(io.RawIOBase):
     """Hashes a content while it is read from its beginning; refuses to end when it is not what it should be.
 
@@ -110,23 +154,20 @@ class HashingStream(io.RawIOBase):
         content: the stream.
         like: its size, and its sha256 when known.
         name: what to call it in errors.
-        progress: told how many bytes were read.
     """
 
-    def __init__(
-        self, content: BinaryIO, like: Entry, name: str, progress: Callable[[int], None] = lambda _: None
-    ) -> None:
+    def __init__(self, content: BinaryIO, like: Entry, name: str) -> None:
         self._content = content
         self._like = like
         self._name = name
-        self._progress = progress
+        self._unchanged = content.unchanged if isinstance(content, Counted) else None
         self._hash = hashlib.sha256()
         self._hashed = 0
 
     @property
     def sha256(self) -> str:
         """Of what was read so far."""
-        return self._hash.hexdigest()
+        return self._like.sha256 if self._unchanged else self._hash.hexdigest()
 
     def readable(self) -> bool:
         """It is."""
@@ -153,9 +194,9 @@ class HashingStream(io.RawIOBase):
         start = self._content.tell() if self._content.seekable() else self._hashed
         data = self._content.read(size)
         fresh = memoryview(data)[max(0, self._hashed - start) :]
-        self._hash.update(fresh)
+        if not self._unchanged:
+            self._hash.update(fresh)
         self._hashed += len(fresh)
-        self._progress(len(fresh))
         if self._hashed >= self._like.size or size < 0 or len(data) < size:
             self.check()
         return data
@@ -168,6 +209,8 @@ class HashingStream(io.RawIOBase):
         """
         if self._hashed != self._like.size:
             raise Damaged(f"{self._name} has {self._hashed} bytes instead of {self._like.size}; copy it again")
+        if self._unchanged and not self._unchanged():
+            raise Damaged(f"what was to become {self._name} changed while it was read; copy it again")
         if self._like.sha256 and self.sha256 != self._like.sha256:
             raise Damaged(f"{self._name} does not have the sha256 that is noted with it; copy it again from its origin")
 
