@@ -49,7 +49,7 @@ setup(
         "filelock>=4",
         "platformdirs>=4",
         "requests>=2.31",
-        "tenacity>=8.2",
+        "tenacity>=8.3",
         "uv>=0.5",
         'tomli>=2; python_version < "3.11"',
     ],
