@@ -198,7 +198,7 @@ def _report(run: "Run", console: Console) -> None:
     for outputs in run.outputs.values():
         pushed = outputs.get("pushed")  # what push_model puts out
         if pushed and pushed.metadata.get("pushed"):
-            click.echo(f"model: {Path(pushed.metadata['destination']) / str(int(pushed.metadata['version']))}")
+            click.echo(f"model: {pushed.metadata['destination'].rstrip('/')}/{int(pushed.metadata['version'])}")
     click.echo(f"run: {run.folder}")
 
 
