@@ -3,11 +3,12 @@
 import logging
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.progress import Progress as Bar
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LINE_SECONDS = 5.0
 
@@ -35,7 +36,11 @@ def sync(source: str, target: str, delete: bool, verify: bool) -> None:
 class Display:
     """A bar with bytes per second on a terminal, a line now and then elsewhere; a context manager."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: "Console | None" = None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import Progress as Bar
+
         console = console or Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
                    TimeRemainingColumn())  # fmt: skip
