@@ -314,7 +314,7 @@ def test_without_the_role_it_says_which_right_is_missing(account, step, namespac
     powerless = account("powerless")
     _, log = finish(step(environment={"KUBECONFIG": powerless}), status=1)
     last = log.splitlines()[-1]
-    assert "cannot get trainjobs" in last
+    assert "powerless may not get trainjobs.trainer.kubeflow.org" in last
     assert "manifests/base/trainer-role.yaml" in last
 
 

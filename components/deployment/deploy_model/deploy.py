@@ -2,11 +2,15 @@
 
 import logging
 
-from kfp_hybrid.components.deployment.deploy_model.cluster import Cluster
 from kfp_hybrid.components.deployment.deploy_model.kserve import KServe
 from kfp_hybrid.components.deployment.deploy_model.location import Artifact, locate
+from kfp_hybrid.components.deployment.deploy_model.names import MANAGER
 from kfp_hybrid.components.deployment.deploy_model.plain import PlainDeployment
 from kfp_hybrid.components.deployment.deploy_model.request import Request, Result
+from kfp_hybrid.kubernetes_api.cluster import Cluster
+from kfp_hybrid.kubernetes_api.connection import connect
+
+ROLE = "manifests/base/deployer-role.yaml"
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +30,8 @@ def run_action(request: Request, model: Artifact | None = None) -> Result:
     """
     request.check()
     location = locate(model, request.storage_uri) if request.action == "deploy" else None
-    cluster = Cluster.connect(request.namespace)
+    api, own_namespace = connect()
+    cluster = Cluster(api, request.namespace or own_namespace, manager=MANAGER, role=ROLE)
     serving = KServe(cluster, request) if request.serving == "kserve" else PlainDeployment(cluster, request)
     if location:
         result = serving.deploy(location)

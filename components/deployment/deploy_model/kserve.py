@@ -6,14 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from kfp_hybrid.components.deployment.deploy_model import inference_service as objects
-from kfp_hybrid.components.deployment.deploy_model.cluster import (
-    CONFIG_MAPS,
-    DEPLOYMENTS,
-    INFERENCE_SERVICES,
-    REVISIONS,
-    SERVICE_ACCOUNTS,
-    Cluster,
-)
 from kfp_hybrid.components.deployment.deploy_model.inference_service import Record, Status, read_record
 from kfp_hybrid.components.deployment.deploy_model.location import ModelLocation
 from kfp_hybrid.components.deployment.deploy_model.names import (
@@ -28,8 +20,17 @@ from kfp_hybrid.components.deployment.deploy_model.pods import PodWatch
 from kfp_hybrid.components.deployment.deploy_model.request import Request, Result
 from kfp_hybrid.components.deployment.deploy_model.rollout import has_served, is_rolled_out
 from kfp_hybrid.components.deployment.deploy_model.waiting import Deadline, NotReady, saying_what_stays, wait
+from kfp_hybrid.kubernetes_api.cluster import Cluster
+from kfp_hybrid.kubernetes_api.kinds import CONFIG_MAPS, DEPLOYMENTS, SERVICE_ACCOUNTS, Kind
 from kfp_hybrid.step import StepError
 
+INFERENCE_SERVICES = Kind(
+    "serving.kserve.io/v1beta1",
+    "InferenceService",
+    "inferenceservices",
+    absent="KServe; install it, or use serving=deployment",
+)
+REVISIONS = Kind("serving.knative.dev/v1", "Revision", "revisions")
 SERVICE_LABEL = "serving.kserve.io/inferenceservice"
 SETTLING_SECONDS = 10.0  # after this long, what KServe says is about what it was asked last
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfp_hybrid.components.deployment.deploy_model import plain_objects as objects
-from kfp_hybrid.components.deployment.deploy_model.cluster import DEPLOYMENTS, PODS, SERVICES, Cluster, Kind
 from kfp_hybrid.components.deployment.deploy_model.location import ModelLocation
 from kfp_hybrid.components.deployment.deploy_model.names import (
     APPLIED,
@@ -21,10 +20,13 @@ from kfp_hybrid.components.deployment.deploy_model.names import (
     annotations_of,
 )
 from kfp_hybrid.components.deployment.deploy_model.plain_objects import CANARY, STABLE, Record, read_record
-from kfp_hybrid.components.deployment.deploy_model.pods import PodWatch, is_leaving
+from kfp_hybrid.components.deployment.deploy_model.pods import PodWatch
 from kfp_hybrid.components.deployment.deploy_model.request import Request, Result
 from kfp_hybrid.components.deployment.deploy_model.rollout import has_served, is_rolled_out
 from kfp_hybrid.components.deployment.deploy_model.waiting import Deadline, NotReady, saying_what_stays, wait
+from kfp_hybrid.kubernetes_api.cluster import Cluster
+from kfp_hybrid.kubernetes_api.kinds import DEPLOYMENTS, PODS, SERVICES, Kind
+from kfp_hybrid.kubernetes_api.pods import is_leaving
 from kfp_hybrid.step import StepError
 
 HASH = "[bcdfghjklmnpqrstvwxz0-9]+"  # the letters of which Kubernetes makes the names of replica sets

@@ -3,12 +3,15 @@
 import logging
 import re
 import time
-from collections.abc import Iterator
 from typing import Any
 
-from kfp_hybrid.components.deployment.deploy_model.cluster import EVENTS, PODS, Cluster
 from kfp_hybrid.components.deployment.deploy_model.names import REVISION, annotations_of
 from kfp_hybrid.components.deployment.deploy_model.waiting import NotReady
+from kfp_hybrid.kubernetes_api.cluster import Cluster
+from kfp_hybrid.kubernetes_api.errors import one_line
+from kfp_hybrid.kubernetes_api.kinds import PODS
+from kfp_hybrid.kubernetes_api.pods import container_statuses, is_leaving, why_unscheduled
+from kfp_hybrid.step import StepError
 
 RESTARTS = 1  # a container that ended, was started again, and ended again is not going to recover by itself
 PATIENCE_SECONDS = 60.0  # for how long these may pass by themselves:
@@ -65,28 +68,33 @@ class PodWatch:
         warnings = [event for event in self._warnings() if _version(event) not in self._old_events]
         for event in sorted(warnings, key=_time)[-EVENTS_SHOWN:]:
             log.error("event %s", _told(event))
-        ailing = [(pod, status) for pod in self._pods for status in _statuses(pod) if _has_log_of_trouble(status)]
+        all_containers = ((pod, status) for pod in self._pods for status in container_statuses(pod))
+        ailing = [(pod, status) for pod, status in all_containers if _has_log_of_trouble(status)]
         for pod, status in ailing[:LOGS_SHOWN]:
             name, container = pod["metadata"]["name"], status["name"]
-            ended_before = "waiting" in status["state"]
-            if text := self._cluster.log(name, container, previous=ended_before, lines=LOG_LINES).rstrip():
+            if text := self._end_of_log(name, container, ended_before="waiting" in status["state"]):
                 log.error("the last lines of container %s of pod %s:\n%s", container, name, text)
+
+    def _end_of_log(self, pod: str, container: str, *, ended_before: bool) -> str:
+        try:
+            return self._cluster.log(pod, container, previous=ended_before, lines=LOG_LINES).rstrip()
+        except StepError as error:
+            return f"(no log: {error})"
 
     def _is_ours(self, pod: dict[str, Any]) -> bool:
         return not is_leaving(pod) and annotations_of(pod).get(REVISION) == self._revision
 
     def _warnings(self) -> list[dict[str, Any]]:
         ours = {pod["metadata"]["name"] for pod in self._pods}
-        events = self._cluster.find(EVENTS, fields="type=Warning")
-        names = ((event["involvedObject"].get("name", ""), event) for event in events)
+        names = ((event["involvedObject"].get("name", ""), event) for event in self._cluster.warnings())
         return [event for name, event in names if name in ours or self._owners.fullmatch(name)]
 
     def _give_up_on(self, pod: dict[str, Any]) -> None:
         name = pod["metadata"]["name"]
-        for status in _statuses(pod):
+        for status in container_statuses(pod):
             waiting = status.get("state", {}).get("waiting") or {}
             reason, container = waiting.get("reason", ""), status["name"]
-            message = " ".join(str(waiting.get("message") or "").split())[:300]
+            message = one_line(waiting.get("message") or "", 300)
             if reason == "CrashLoopBackOff" and status["restartCount"] >= RESTARTS:
                 raise NotReady(f"container {container} of pod {name} keeps ending{_last_end(status)}")
             if reason in HOPELESS:
@@ -97,17 +105,6 @@ class PodWatch:
                 PATIENCE_SECONDS
             ):
                 raise NotReady(f"container {container} of pod {name} cannot start: {reason}: {message}")
-
-
-def is_leaving(pod: dict[str, Any]) -> bool:
-    """Whether a pod was told to go; it gets no new requests then."""
-    return "deletionTimestamp" in pod["metadata"]
-
-
-def _statuses(pod: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    status = pod.get("status", {})
-    yield from status.get("initContainerStatuses") or []
-    yield from status.get("containerStatuses") or []
 
 
 def _is_well(status: dict[str, Any]) -> bool:
@@ -127,7 +124,7 @@ def _last_end(status: dict[str, Any]) -> str:
 
 def _state(pod: dict[str, Any]) -> str:
     """A pod in a few words: the first container that waits, else its phase."""
-    for status in _statuses(pod):
+    for status in container_statuses(pod):
         state = status.get("state", {})
         if waiting := state.get("waiting"):
             return f"container {status['name']} waits: {waiting.get('reason', 'no reason given')}"
@@ -135,16 +132,15 @@ def _state(pod: dict[str, Any]) -> str:
             return f"container {status['name']} runs"
         if "terminated" in state and not _is_well(status):
             return f"container {status['name']} ended with exit status {state['terminated']['exitCode']}"
-    for condition in pod.get("status", {}).get("conditions") or []:
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return f"not scheduled: {condition.get('message', condition.get('reason', ''))}"
+    if why := why_unscheduled(pod):
+        return f"not scheduled: {why}"
     return "ready" if pod.get("status", {}).get("containerStatuses") else pod.get("status", {}).get("phase", "Pending")
 
 
 def _told(event: dict[str, Any]) -> str:
     subject, count = event["involvedObject"], event.get("count") or 1
     times = f", {count} times" if count > 1 else ""
-    message = " ".join(str(event.get("message") or "").split())[:500]
+    message = one_line(event.get("message") or "")
     return f"{event.get('reason')} ({subject.get('kind')} {subject.get('name')}{times}): {message}"
 
 

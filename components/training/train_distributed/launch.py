@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kfp_hybrid import storage
-from kfp_hybrid.components.training.train_distributed.cluster_api import Cluster
+from kfp_hybrid.components.training.train_distributed.cluster import open_cluster
 from kfp_hybrid.components.training.train_distributed.lease import Lease
 from kfp_hybrid.components.training.train_distributed.placement import Placement
 from kfp_hybrid.components.training.train_distributed.request import (
@@ -21,7 +21,7 @@ from kfp_hybrid.components.training.train_distributed.request import (
     Request,
     nodes_strategy,
 )
-from kfp_hybrid.components.training.train_distributed.train_job import KIND, addresses, name_of, train_job
+from kfp_hybrid.components.training.train_distributed.train_job import KIND, TRAIN_JOBS, addresses, name_of, train_job
 from kfp_hybrid.components.training.train_distributed.watching import (
     POLL_SECONDS,
     OutOfTime,
@@ -32,6 +32,7 @@ from kfp_hybrid.components.training.train_distributed.watching import (
 from kfp_hybrid.components.training.train_model.hyperparameters import Hyperparameters
 from kfp_hybrid.components.training.train_model.parameters import Parameters, Trained
 from kfp_hybrid.components.training.train_model.user_module import UserModule
+from kfp_hybrid.kubernetes_api.cluster import Cluster
 from kfp_hybrid.step import StepError, Stopped
 
 FORWARDED = ("S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
@@ -76,20 +77,20 @@ def launch(
     strategy = nodes_strategy(parameters.strategy, placement.nodes)
     _check(parameters)
     _refuse_local_paths({**inputs, "model": model.uri})
-    cluster = Cluster(placement.namespace)
+    cluster, own_pod = open_cluster(placement.namespace)
     name, staging = name_of(model.uri), f"{model.uri.rstrip('/')}-staging"
     request = Request(
         dict(inputs), staging, dataclasses.replace(parameters, strategy=strategy), addresses(name, placement.nodes)
     )
     environment = {key: os.environ[key] for key in FORWARDED if os.environ.get(key)}
-    wanted = train_job(name, cluster.namespace, model.uri, request, placement, environment, cluster.owner())
+    wanted = train_job(name, cluster.namespace, model.uri, request, placement, environment, own_pod)
     lease = Lease(staging)
     with _leaving_nothing_running(cluster, name, staging):
         _start_or_find(cluster, wanted, staging, lease, sleep)
         Watch(cluster, name, lease.renew, sleep).wait(placement.timeout_seconds, poll_seconds)
     trained = _fetch(staging, model, logs)
-    if found := cluster.get(name):  # before the result, without which it would look like one that failed
-        cluster.delete(name, found["metadata"]["uid"])
+    if found := cluster.get(TRAIN_JOBS, name):  # before the result, without which it would look like one that failed
+        cluster.delete(TRAIN_JOBS, name, found["metadata"]["uid"])
     _empty(staging)
     return trained
 
@@ -113,10 +114,10 @@ def _refuse_local_paths(uris: Mapping[str, str]) -> None:
 
 
 def _start_or_find(
-    cluster: Cluster, wanted: Mapping[str, Any], staging: str, lease: Lease, sleep: Callable[[float], None]
+    cluster: Cluster, wanted: dict[str, Any], staging: str, lease: Lease, sleep: Callable[[float], None]
 ) -> None:
     name = wanted["metadata"]["name"]
-    found = cluster.get(name)
+    found = cluster.get(TRAIN_JOBS, name)
     if found and _has_ended_badly(found, staging):
         logging.info("removing %s %s, which failed in an earlier try", KIND, name)
         _delete(cluster, found, sleep)
@@ -124,11 +125,11 @@ def _start_or_find(
     if found:
         logging.info("going on waiting for %s %s of an earlier try", KIND, name)
         if owners := wanted["metadata"].get("ownerReferences"):
-            cluster.set_owner(name, owners[0])
+            cluster.merge(TRAIN_JOBS, name, {"metadata": {"ownerReferences": owners}})
         return
     storage.open_store(staging).delete_tree()  # a result there would not be of this training
     lease.renew()
-    cluster.apply(wanted)
+    cluster.apply(TRAIN_JOBS, wanted, force=True)
     nodes = wanted["spec"]["trainer"]["numNodes"]
     logging.info("started %s %s/%s with %d nodes", KIND, cluster.namespace, name, nodes)
 
@@ -141,9 +142,9 @@ def _has_ended_badly(train_job: Mapping[str, Any], staging: str) -> bool:
 def _delete(cluster: Cluster, train_job: Mapping[str, Any], sleep: Callable[[float], None]) -> None:
     """Delete a TrainJob and wait until it is gone, so that its name is free."""
     name, uid = train_job["metadata"]["name"], train_job["metadata"]["uid"]
-    cluster.delete(name, uid)
+    cluster.delete(TRAIN_JOBS, name, uid)
     deadline = time.monotonic() + DELETION_SECONDS
-    while (left := cluster.get(name)) and left["metadata"]["uid"] == uid:
+    while (left := cluster.get(TRAIN_JOBS, name)) and left["metadata"]["uid"] == uid:
         if time.monotonic() > deadline:
             raise StepError(f"{KIND} {cluster.namespace}/{name} is not gone {DELETION_SECONDS:g} s after its deletion")
         sleep(1.0)
@@ -155,8 +156,8 @@ def _leaving_nothing_running(cluster: Cluster, name: str, staging: str) -> Itera
     try:
         yield
     except (Stopped, KeyboardInterrupt, OutOfTime) as error:
-        if found := cluster.get(name):
-            cluster.delete(name, found["metadata"]["uid"])
+        if found := cluster.get(TRAIN_JOBS, name):
+            cluster.delete(TRAIN_JOBS, name, found["metadata"]["uid"])
             why = "out of time" if isinstance(error, OutOfTime) else "stopped"
             logging.warning("%s: deleted %s %s/%s, its pods end", why, KIND, cluster.namespace, name)
         _empty(staging)

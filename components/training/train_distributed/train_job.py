@@ -11,10 +11,18 @@ from typing import Any
 from kfp_hybrid.checkpoints import VARIABLE as CHECKPOINTS_VARIABLE
 from kfp_hybrid.components.training.train_distributed.placement import Placement, Pod, Secret
 from kfp_hybrid.components.training.train_distributed.request import VARIABLE, Request
+from kfp_hybrid.kubernetes_api.kinds import Kind
 
-GROUP, VERSION, KIND, PLURAL = "trainer.kubeflow.org", "v1alpha1", "TrainJob", "trainjobs"
+GROUP, KIND = "trainer.kubeflow.org", "TrainJob"
+TRAIN_JOBS = Kind(
+    f"{GROUP}/v1alpha1",
+    KIND,
+    "trainjobs",
+    absent="Kubeflow Trainer; install version 2.2 or later",
+)
 OWNER = "kfp-hybrid"
-MANAGER = f"{OWNER}/train-distributed"
+FIELD_MANAGER = f"{OWNER}-train-distributed"  # the name for the API server
+PATCH_MANAGER = f"{OWNER}/train-distributed"  # the same for Trainer, in the form of a path as others there
 MODEL_ANNOTATION = f"{OWNER}/model"
 NODE = "node"  # Trainer's name of the replicated job and of the container that train
 PORT = 2222
@@ -81,10 +89,10 @@ def train_job(
     if patch := _pod_patch(placement, secrets):
         template = {"spec": {"template": {"spec": patch}}}
         jobs = {"replicatedJobs": [{"name": NODE, "template": template}]}
-        spec["runtimePatches"] = [{"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": jobs}}}]
+        spec["runtimePatches"] = [{"manager": PATCH_MANAGER, "trainingRuntimeSpec": {"template": {"spec": jobs}}}]
     if placement.timeout_seconds:
         spec["activeDeadlineSeconds"] = placement.timeout_seconds
-    return {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "metadata": metadata, "spec": spec}
+    return {"apiVersion": TRAIN_JOBS.api_version, "kind": KIND, "metadata": metadata, "spec": spec}
 
 
 def _secrets(placement: Placement) -> list[Secret]:

@@ -8,18 +8,19 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kubernetes.client import V1Pod
-
-from kfp_hybrid.components.training.train_distributed.cluster_api import Cluster
+from kfp_hybrid.components.training.train_distributed.cluster import log_of, pods_of
 from kfp_hybrid.components.training.train_distributed.pods import (
     cause,
     first_failed,
     index_of,
+    phase_of,
     state_of,
     text_of,
     time_of,
 )
-from kfp_hybrid.components.training.train_distributed.train_job import KIND, NODE
+from kfp_hybrid.components.training.train_distributed.train_job import KIND, NODE, TRAIN_JOBS
+from kfp_hybrid.kubernetes_api.cluster import Cluster
+from kfp_hybrid.kubernetes_api.kinds import PODS
 from kfp_hybrid.step import StepError
 
 POLL_SECONDS = 10.0
@@ -77,10 +78,10 @@ class Watch:
         """
         while True:
             self._at_each_look()
-            job = self._cluster.get(self._name)
+            job = self._cluster.get(TRAIN_JOBS, self._name)
             if job is None:
                 raise TrainingFailed(f"{KIND} {self._where} is gone; somebody has deleted it: run the step again")
-            pods = self._cluster.pods(self._name)
+            pods = pods_of(self._cluster, self._name)
             self._report(job, pods)
             if condition(job, "Complete"):
                 return
@@ -94,15 +95,16 @@ class Watch:
     def _where(self) -> str:
         return f"{self._cluster.namespace}/{self._name}"
 
-    def _report(self, job: Mapping[str, Any], pods: list[V1Pod]) -> None:
+    def _report(self, job: Mapping[str, Any], pods: list[dict[str, Any]]) -> None:
         if condition(job, "Suspended"):
             self._say(KIND, "is suspended, waits for its turn")
         for pod in pods:
             self._say(f"{NODE} {index_of(pod)}", state_of(pod))
-        waiting = [pod.metadata.name for pod in pods if pod.status.phase == "Pending"]
-        for kind, name in [(KIND, self._name), *(("Pod", name) for name in waiting)]:
+        waiting = [pod["metadata"]["name"] for pod in pods if phase_of(pod) == "Pending"]
+        for kind, name in [(TRAIN_JOBS, self._name), *((PODS, name) for name in waiting)]:
             for event in self._cluster.warnings(kind, name):
-                self._say(event.metadata.uid, f"{event.reason}: {event.message}", as_=f"{kind} {name}")
+                what = f"{event.get('reason')}: {event.get('message')}"
+                self._say(event["metadata"]["uid"], what, as_=f"{kind.name} {name}")
         self._log.follow(pods)
 
     def _say(self, key: str, what: str, as_: str = "") -> None:
@@ -110,11 +112,11 @@ class Watch:
             self._said[key] = what
             logging.info("%s: %s", as_ or key, " ".join(what.split()))
 
-    def _explain(self, failed: Mapping[str, Any], pods: list[V1Pod]) -> str:
+    def _explain(self, failed: Mapping[str, Any], pods: list[dict[str, Any]]) -> str:
         what = f"{failed.get('reason', '')}: {failed.get('message', '')}".strip(": ") or "no reason given"
         if found := first_failed(pods):
             pod, ending = found
-            lines = self._cluster.log(pod.metadata.name, tail=TAIL_LINES)
+            lines = log_of(self._cluster, pod["metadata"]["name"], lines=TAIL_LINES)
             for line in lines:
                 logging.error("%s %d: %s", NODE, index_of(pod), text_of(line))
             what = f"{NODE} {index_of(pod)}: {cause(ending, lines)}"
@@ -122,7 +124,7 @@ class Watch:
             what = f"{what}; last of {NODE} 0: {self._log.last[-1]}"
         return f"the training has failed: {' '.join(what.split())[:500]}; {KIND} {self._where} is kept"
 
-    def _explain_stuck(self, pods: list[V1Pod], seconds: float) -> str:
+    def _explain_stuck(self, pods: list[dict[str, Any]], seconds: float) -> str:
         states = "; ".join(f"{NODE} {index_of(pod)}: {state_of(pod)}" for pod in pods) or "it has no pods"
         what = " ".join(states.split())[:500]
         return f"the training is not done {seconds:g} s after its start: {what}; raise timeout_seconds, or see why"
@@ -138,16 +140,17 @@ class FirstNodeLog:
         self._newest = ""
         self._read_at = 0.0
 
-    def follow(self, pods: list[V1Pod]) -> None:
+    def follow(self, pods: list[dict[str, Any]]) -> None:
         """Log the lines that are new."""
-        pod = next((pod for pod in pods if index_of(pod) == 0 and pod.status.phase != "Pending"), None)
+        pod = next((pod for pod in pods if index_of(pod) == 0 and phase_of(pod) != "Pending"), None)
         if pod is None:
             return
-        if pod.metadata.uid != self._pod:  # a new try of the whole job
-            self._pod, self._newest, self._read_at = pod.metadata.uid, "", 0.0
+        name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+        if uid != self._pod:  # a new try of the whole job
+            self._pod, self._newest, self._read_at = uid, "", 0.0
         now = time.monotonic()
         since = math.ceil(now - self._read_at) + OVERLAP_SECONDS if self._newest else None
-        lines = [line for line in self._cluster.log(pod.metadata.name, since) if time_of(line) > self._newest]
+        lines = [line for line in log_of(self._cluster, name, since_seconds=since) if time_of(line) > self._newest]
         for line in lines:
             self.last.append(text_of(line))
             logging.info("%s 0: %s", NODE, text_of(line))

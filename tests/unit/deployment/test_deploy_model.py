@@ -121,7 +121,8 @@ def test_without_a_cluster_the_step_says_how_to_get_one(monkeypatch, tmp_path):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(
-        StepError, match=r"there is no cluster to deploy to: .*; run this step in a pod, or set KUBECON"
+        StepError,
+        match=r"there is no Kubernetes cluster to work on: .*; run this step on a Kubeflow target, or set KUBECONFIG",
     ):
         run_action(Request(service="flights", storage_uri="s3://models/flights/7"))
 

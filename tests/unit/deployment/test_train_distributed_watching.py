@@ -9,13 +9,15 @@ import pytest
 import yaml
 from kubernetes import client
 
-from kfp_hybrid.components.training.train_distributed.cluster_api import Cluster
+from kfp_hybrid.components.training.train_distributed.cluster import log_of, open_cluster
 from kfp_hybrid.components.training.train_distributed.pods import cause, ending_of, first_failed, state_of
 from kfp_hybrid.components.training.train_distributed.request import NODE_LOST
+from kfp_hybrid.components.training.train_distributed.train_job import TRAIN_JOBS
 from kfp_hybrid.components.training.train_distributed.watching import Watch
 from kfp_hybrid.step import StepError
 
 NOON = datetime.datetime(2026, 11, 21, 12, tzinfo=datetime.timezone.utc)
+AS_SENT = client.ApiClient().sanitize_for_serialization
 JOB = {"metadata": {"name": "train-1", "uid": "1", "creationTimestamp": "2026-11-21T12:00:00Z"}}
 
 
@@ -24,12 +26,13 @@ def pod(index=0, phase="Running", conditions=None, **state):
     status = client.V1ContainerStatus(
         name="node", image="", image_id="", ready=False, restart_count=0, state=client.V1ContainerState(**state)
     )
-    return client.V1Pod(
+    made = client.V1Pod(
         metadata=client.V1ObjectMeta(
             name=f"pod-{index}", annotations={"batch.kubernetes.io/job-completion-index": str(index)}
         ),
         status=client.V1PodStatus(phase=phase, conditions=conditions, container_statuses=[status] if state else None),
     )
+    return AS_SENT(made)
 
 
 def ended(index, code, second, reason="Error"):
@@ -39,13 +42,13 @@ def ended(index, code, second, reason="Error"):
 
 def evicted(index):
     found = pod(index, phase="Failed")
-    found.status.reason, found.status.message = "Evicted", "the node was low on memory"
+    found["status"] |= {"reason": "Evicted", "message": "the node was low on memory"}
     return found
 
 
 def blamed(pods):
     found, _ = first_failed(pods)
-    return found.metadata.name
+    return found["metadata"]["name"]
 
 
 def unscheduled(message):
@@ -168,52 +171,58 @@ EMPTY = [(200, {"items": []})]
 
 def test_an_api_server_that_is_away_for_a_moment_is_asked_again_and_that_is_said(serve, caplog):
     asked = serve({"train-1": [failure(503, "starting"), failure(500, "etcd"), done()], "pods": EMPTY, "events": EMPTY})
-    Watch(Cluster(), "train-1").wait(0)
+    Watch(open_cluster()[0], "train-1").wait(0)
     assert len([path for path in asked if path.endswith("train-1")]) == 3
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "get trainjobs in namespace team failed (HTTP status 503); attempt 2 follows" in warnings[0]
+    what = "get trainjobs.trainer.kubeflow.org/train-1 in namespace team"
+    assert f"{what} failed (HTTP status 503: starting); attempt 2 follows" in warnings[0]
 
 
-def test_an_api_server_that_stays_away_ends_the_step_with_one_line(serve, monkeypatch):
-    monkeypatch.setenv("KFP_HYBRID_STORAGE_DEADLINE_SECONDS", "1")
+def test_an_api_server_that_stays_away_ends_the_step_with_one_line(serve):
     serve({"train-1": [failure(503, "down for maintenance")]})
-    with pytest.raises(StepError, match=r"cannot get trainjobs in namespace team \(503: down for maintenance\)"):
-        Cluster().get("train-1")
+    cluster, _ = open_cluster(retry_seconds=1.0)
+    with pytest.raises(StepError, match=r"kept answering with HTTP status 503: down for maintenance; run the step ag"):
+        cluster.get(TRAIN_JOBS, "train-1")
 
 
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (failure(401, "Unauthorized"), "the token is not accepted"),
-        (failure(403, "forbidden: may not"), "manifests/base/trainer-role.yaml"),
-        (failure(403, "admission webhook says: no such runtime"), "no such runtime.*check runtime"),
+        (failure(401, "Unauthorized"), "does not accept this step's credentials"),
+        (failure(403, 'User "runner" cannot get trainjobs'), "runner may not get .* manifests/base/trainer-role.yaml"),
+        (failure(403, "admission webhook says: no such runtime"), "refused to get .*/train-1 .*: .*no such runtime"),
     ],
 )
 def test_what_the_api_server_refuses_is_one_line_without_secrets(serve, answer, said):
     asked = serve({"train-1": [answer]})
     with pytest.raises(StepError, match=said) as caught:
-        Cluster().get("train-1")
+        open_cluster()[0].get(TRAIN_JOBS, "train-1")
     assert len(asked) == 1
     assert "hidden-token" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_cluster_without_trainer_is_named(serve):
-    serve({"train-1": [failure(404, "the server could not find the requested resource")]})
-    assert Cluster().get("train-1") is None
-    with pytest.raises(StepError, match=r"install Kubeflow Trainer 2\.2 or later"):
-        Cluster().apply({"metadata": {"name": "train-1"}})
+    serve({"train-1": [(404, "404 page not found")]})
+    with pytest.raises(StepError, match=r"has no Kubeflow Trainer; install version 2\.2 or later"):
+        open_cluster()[0].get(TRAIN_JOBS, "train-1")
+
+
+def test_a_log_that_cannot_be_read_is_not_waited_for(serve):
+    asked = serve({"log": [failure(502, "the machine of the pod does not answer")]})
+    assert log_of(open_cluster()[0], "pod-0") == []
+    assert len(asked) == 1
 
 
 def test_no_cluster_at_all_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    with pytest.raises(StepError, match="there is no cluster to train on"):
-        Cluster()
+    with pytest.raises(StepError, match="there is no Kubernetes cluster to work on"):
+        open_cluster()
 
 
 def test_a_suspended_training_is_said_to_wait_for_its_turn(serve, caplog):
     caplog.set_level("INFO")
     suspended = 200, {**JOB, "status": {"conditions": [{"type": "Suspended", "status": "True"}]}}
     serve({"train-1": [suspended, suspended, done()], "pods": EMPTY, "events": EMPTY})
-    Watch(Cluster(), "train-1", sleep=lambda seconds: None).wait(0)
+    Watch(open_cluster()[0], "train-1", sleep=lambda seconds: None).wait(0)
     assert [record.getMessage() for record in caplog.records].count("TrainJob: is suspended, waits for its turn") == 1

@@ -8,17 +8,14 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from kubernetes import client
 
-from kfp_hybrid.components.deployment.deploy_model.api_errors import Missing
-from kfp_hybrid.components.deployment.deploy_model.cluster import (
-    DEPLOYMENTS,
-    INFERENCE_SERVICES,
-    PODS,
-    SERVICES,
-    Cluster,
-)
+from kfp_hybrid.components.deployment.deploy_model.kserve import INFERENCE_SERVICES
+from kfp_hybrid.kubernetes_api.cluster import Cluster
+from kfp_hybrid.kubernetes_api.errors import Missing
+from kfp_hybrid.kubernetes_api.kinds import DEPLOYMENTS, PODS, SERVICES
 from kfp_hybrid.step import StepError
 
 TOKEN = "a-secret-token"
+USE = {"manager": "kfp-hybrid", "role": "manifests/base/deployer-role.yaml"}
 ITEM = {"metadata": {"name": "flights"}, "spec": {"a": 1}}
 OK = (200, {"kind": "InferenceService", "metadata": {"name": "flights"}})
 
@@ -84,7 +81,7 @@ def cluster():
         configuration.api_key = {"authorization": TOKEN}
         configuration.api_key_prefix = {"authorization": "Bearer"}
         configuration.retries = False
-        return Cluster(client.ApiClient(configuration), "ml", retry_seconds), script
+        return Cluster(client.ApiClient(configuration), "ml", **USE, retry_seconds=retry_seconds), script
 
     yield start
     for server in servers:
@@ -126,9 +123,41 @@ def test_a_log_is_text_whatever_its_bytes(cluster):
     assert query == {"container": "server", "previous": "true", "tailLines": "20"}
 
 
-def test_a_log_that_cannot_be_had_is_no_error(cluster):
+def test_a_log_that_cannot_be_had_is_an_error_that_says_why(cluster):
     api, _ = cluster(status(400, "BadRequest", "container is waiting to start"))
-    assert "container is waiting to start" in api.log("pod", "server", previous=False, lines=20)
+    with pytest.raises(StepError, match="refused to get pods/pod/log in namespace ml: container is waiting to start"):
+        api.log("pod", "server", lines=20)
+
+
+def test_fields_are_merged_into_an_object_that_is_there(cluster):
+    api, script = cluster(OK)
+    api.merge(INFERENCE_SERVICES, "flights", {"spec": {"a": 2}})
+    method, _, headers, body = script.requests[0]
+    assert (method, headers["Content-Type"]) == ("PATCH", "application/merge-patch+json")
+    assert json.loads(body) == {"spec": {"a": 2}}
+
+
+def test_an_object_is_deleted_with_what_belongs_to_it(cluster):
+    api, script = cluster(OK)
+    api.delete(DEPLOYMENTS, "flights", uid="17")
+    method, path, _, body = script.requests[0]
+    assert (method, urlsplit(path).path) == ("DELETE", "/apis/apps/v1/namespaces/ml/deployments/flights")
+    assert json.loads(body) == {"propagationPolicy": "Background", "preconditions": {"uid": "17"}}
+
+
+def test_an_object_that_was_made_anew_is_not_deleted_in_the_place_of_the_earlier(cluster):
+    said = "Operation cannot be fulfilled: Precondition failed: UID in precondition: 17, UID in object meta: 18"
+    api, script = cluster(status(409, "Conflict", said))
+    api.delete(DEPLOYMENTS, "flights", uid="17")
+    assert len(script.requests) == 1
+
+
+def test_warnings_are_those_of_an_object_or_of_all(cluster):
+    api, script = cluster((200, {"items": []}))
+    api.warnings(PODS, "flights-0")
+    api.warnings()
+    asked = [dict(parse_qsl(urlsplit(path).query))["fieldSelector"] for _, path, _, _ in script.requests]
+    assert asked == ["type=Warning,involvedObject.kind=Pod,involvedObject.name=flights-0", "type=Warning"]
 
 
 # What passes by itself
@@ -151,7 +180,7 @@ def test_what_passes_is_tried_again_and_said(cluster, caplog, fault, word):
     api, script = cluster(fault, fault, OK)
     assert api.apply(INFERENCE_SERVICES, ITEM) == OK[1]
     assert len(script.requests) == 3
-    assert f"the API server failed to patch inferenceservices.serving.kserve.io/flights ({word}" in caplog.text
+    assert f"patch inferenceservices.serving.kserve.io/flights in namespace ml failed ({word}" in caplog.text
     assert "attempt 3 follows" in caplog.text
     assert TOKEN not in caplog.text
 
@@ -173,7 +202,7 @@ def test_a_server_that_is_away_is_named(cluster):
     api, _ = cluster(OK, retry_seconds=1.0)
     configuration = client.Configuration(host="http://127.0.0.1:1")
     configuration.retries = False
-    api = Cluster(client.ApiClient(configuration), "ml", retry_seconds=1.0)
+    api = Cluster(client.ApiClient(configuration), "ml", **USE, retry_seconds=1.0)
     with pytest.raises(StepError, match=r"no answer from http://127\.0\.0\.1:1 to get .*; check that it is reachable"):
         api.get(INFERENCE_SERVICES, "flights")
 
