@@ -69,9 +69,11 @@ def predict(examples: Path, model: Path | None, bundle: Path | None, output: Pat
     data = Examples.open(examples)
     keys = options.key_types(data)
     plan = {split: plan_shards(data, split, options.shard_rows) for split in options.chosen_splits(data)}
+    workers = options.workers or available_cores()
+    threads = max(1, workers // max(1, sum(map(len, plan.values()))))  # with fewer shards than workers, more for each
     with contextlib.ExitStack() as stack:
         source = find_source(model, bundle, stack)
-        opened = open_source(source, data.columns, _sample(data, plan), options.task, options.classes)
+        opened = open_source(source, data.columns, _sample(data, plan), options.task, options.classes, threads)
         name = fingerprint(_description(data, plan, source, opened.predictor, options))
         base = checkpoint_base(options.checkpoint_dir, output)
         folder = stack.enter_context(checkpoint_folder(base, name))
@@ -79,7 +81,7 @@ def predict(examples: Path, model: Path | None, bundle: Path | None, output: Pat
         constants = {"model_version": source.files.version, "predicted_at": _time(folder, options)}
         columns = Columns(keys, opened.answer, opened.outputs, options.prefix, options.decision_threshold, constants)
         begun = time.perf_counter()
-        shards = _finish_all(plan, opened.predictor, columns, options, folder)
+        shards = _finish_all(plan, opened.predictor, columns, options.batch_size, workers, folder)
         seconds = time.perf_counter() - begun
         tally, without_score = totals(shards)
         rows = sum(shard.file.rows for shard in shards)
@@ -90,13 +92,11 @@ def predict(examples: Path, model: Path | None, bundle: Path | None, output: Pat
         _publish(new, folder, data, plan, shards, columns, {**facts, **further})
     with contextlib.suppress(OSError):
         base.rmdir()  # if nobody else has checkpoints there
-    resumed = sum(shard.file.rows for shard in shards if shard.earlier)
-    metrics: dict[str, float] = {"rows": rows, "rows_of_earlier_run": resumed, "rows_without_score": without_score}
-    metrics |= {f"missing_{name}": count for name, count in tally.missing.items() if count}
-    metrics |= {f"unknown_{name}": count for name, count in tally.unknown.items() if count}
-    if opened.difference is not None:
-        metrics["largest_difference"] = opened.difference
-    metrics |= {"seconds": time.perf_counter() - started, "rows_per_second": (rows - resumed) / seconds}
+    metrics = _metrics(shards, opened.difference)
+    metrics |= {
+        "seconds": time.perf_counter() - started,
+        "rows_per_second": (rows - metrics["rows_of_earlier_run"]) / seconds,
+    }
     _log(metrics)
     return Predicted(rows, metrics, {key: value for key, value in facts.items() if isinstance(value, str | int)})
 
@@ -136,13 +136,15 @@ def _time(folder: Path, options: Options) -> str:
     return timestamp
 
 
-def _finish_all(plan: Plan, predictor: Predictor, columns: Columns, options: Options, folder: Path) -> list[Finished]:
+def _finish_all(
+    plan: Plan, predictor: Predictor, columns: Columns, batch_size: int, workers: int, folder: Path
+) -> list[Finished]:
     """Finish all shards, some at the same time; logs progress."""
     shards = [shard for of_split in plan.values() for shard in of_split]
     total, done, last_log = sum(shard.rows for shard in shards), 0, time.monotonic()
-    executor = ThreadPoolExecutor(options.workers or available_cores())
+    executor = ThreadPoolExecutor(workers)
     try:
-        futures = [executor.submit(finish_shard, s, predictor, columns, options.batch_size, folder) for s in shards]
+        futures = [executor.submit(finish_shard, s, predictor, columns, batch_size, folder) for s in shards]
         for future in as_completed(futures):
             done += future.result().file.rows
             if time.monotonic() - last_log > SECONDS_BETWEEN_LOGS:
@@ -195,6 +197,18 @@ def _place(file: Path, target: Path) -> None:
         os.link(file, target)
     except OSError:
         shutil.copyfile(file, target)
+
+
+def _metrics(shards: list[Finished], difference: float | None) -> dict[str, float]:
+    tally, without_score = totals(shards)
+    metrics: dict[str, float] = {
+        "rows": sum(shard.file.rows for shard in shards),
+        "rows_of_earlier_run": sum(shard.file.rows for shard in shards if shard.earlier),
+        "rows_without_score": without_score,
+    }
+    metrics |= {f"missing_{name}": count for name, count in tally.missing.items() if count}
+    metrics |= {f"unknown_{name}": count for name, count in tally.unknown.items() if count}
+    return metrics if difference is None else {**metrics, "largest_difference": difference}
 
 
 def _log(metrics: dict[str, float]) -> None:

@@ -5,6 +5,7 @@ scores as by `serving_default` in less time, because no text crosses into Tensor
 on rows of each job. Any other SavedModel is run by `serving_default`.
 """
 
+import contextlib
 import logging
 import threading
 from collections import Counter
@@ -136,8 +137,12 @@ class PreprocessedPredictor:
         return self._run(inputs)
 
 
-def open_saved_model(path: Path) -> tuple[SignaturePredictor, PreprocessedPredictor | None]:
+def open_saved_model(path: Path, threads: int) -> tuple[SignaturePredictor, PreprocessedPredictor | None]:
     """Load a SavedModel.
+
+    Args:
+        path: SavedModel directory.
+        threads: threads of one operation. TensorFlow takes the number once in a process, before it computes anything.
 
     Returns:
         What runs `serving_default`, and what runs `core` where the model has that and its preprocessing.
@@ -148,6 +153,8 @@ def open_saved_model(path: Path) -> tuple[SignaturePredictor, PreprocessedPredic
     with quiet_tensorflow():
         import tensorflow as tf
 
+    with contextlib.suppress(RuntimeError):  # it has computed something in this process
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
     model = ServingModel(path, "model")
     preprocessing = saved_preprocessing(path)
     core = model.signature(CORE)
@@ -160,8 +167,12 @@ def open_saved_model(path: Path) -> tuple[SignaturePredictor, PreprocessedPredic
     return SignaturePredictor(model), PreprocessedPredictor(preprocessing.features, preprocessing, run)
 
 
-def open_bundle(path: Path) -> tuple[PreprocessedPredictor, Answer]:
+def open_bundle(path: Path, threads: int) -> tuple[PreprocessedPredictor, Answer]:
     """Open an edge bundle, and say what its scores are about; TensorFlow is not imported.
+
+    Args:
+        path: directory of the bundle.
+        threads: threads of one call.
 
     Raises:
         StepError: there is no bundle, or it is damaged.
@@ -178,7 +189,7 @@ def open_bundle(path: Path) -> tuple[PreprocessedPredictor, Answer]:
 
     def run(arrays: Mapping[str, Array]) -> Array:
         if not hasattr(thread, "model"):
-            thread.model = LiteRTModel(content)
+            thread.model = LiteRTModel(content, threads)
         return thread.model.predict(arrays)
 
     predictor = PreprocessedPredictor(

@@ -77,7 +77,12 @@ def find_source(model: Path | None, bundle: Path | None, stack: contextlib.ExitS
 
 
 def open_source(
-    source: Source, columns: Mapping[str, str], sample: pa.RecordBatch | None, task: str, classes: Sequence[Any]
+    source: Source,
+    columns: Mapping[str, str],
+    sample: pa.RecordBatch | None,
+    task: str,
+    classes: Sequence[Any],
+    threads: int,
 ) -> Opened:
     """Load what predicts, and try it on a sample.
 
@@ -87,23 +92,24 @@ def open_source(
         sample: a few rows of the examples; None if they have none.
         task: the task for a model that does not name its own; "auto" for none.
         classes: the same for the class values.
+        threads: threads of one call.
 
     Raises:
         StepError: it cannot be loaded, or wants a column that the examples lack.
     """
     if source.bundle:
-        predictor, answer = predictors.open_bundle(source.bundle)
+        predictor, answer = predictors.open_bundle(source.bundle, threads)
         predictor.require(columns)
         difference = None
         if source.reference and sample:
-            reference, _ = predictors.open_saved_model(source.reference.path)
+            reference, _ = predictors.open_saved_model(source.reference.path, threads)
             reference.require(columns)
             difference = predictors.largest_difference(predictor, reference, sample)
         return Opened(predictor, answer, _outputs(predictor, answer, sample), difference)
     path = source.files.path
     says = saved_preprocessing(path) is not None or task != "auto"
     own = find_answer(path, None, task, classes) if says else None
-    signature, core = predictors.open_saved_model(path)
+    signature, core = predictors.open_saved_model(path, threads)
     signature.require(columns)
     if core is None or sample is None:
         return Opened(signature, own, _outputs(signature, own, sample))
