@@ -61,8 +61,9 @@ class Package:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The pipeline's parameters: name -> `ParameterSpec` message."""
-        return dict(self.spec.root.input_definitions.parameters)
+        """The pipeline's parameters, by name in the order of the alphabet: name -> `ParameterSpec` message."""
+        parameters = self.spec.root.input_definitions.parameters  # a map, whose own order is another in each process
+        return {name: parameters[name] for name in sorted(parameters)}
 
     def steps(self) -> list[Step]:
         """Every task that runs a program, in an order in which they can run; branches and loops are flattened."""

@@ -46,6 +46,11 @@ def test_a_parameter_is_described_with_its_type_and_default(package):
     assert package.describe_parameter("names").endswith('[JSON list; default: ["a"]]')
 
 
+def test_parameters_are_in_the_same_order_in_every_process(package):
+    # A protobuf map has another order in each process, and pages written from it would never be the same.
+    assert list(package.parameters) == ["count", "limits", "names", "rate", "strict", "word"]
+
+
 def test_text_becomes_the_type_that_the_package_declares(package):
     given = {"count": "3", "rate": "1e-3", "strict": "TRUE", "names": '["x", "y"]', "limits": '{"a": 1}', "word": "3"}
     assert package.arguments(given) == {
