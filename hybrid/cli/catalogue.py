@@ -15,6 +15,7 @@ from kfp_hybrid.cli.options import (
     open_target,
     parameter_options,
     target_option,
+    with_address,
 )
 
 
@@ -27,8 +28,8 @@ def register(pipeline: str, target_name: str, config: Path | None, version: str)
     """Put PIPELINE (a name from `list`, a .py file, or a compiled package) where the console of a target lists it."""
     target = open_target(target_name, config)
     registration = target.register(open_package(pipeline, target), version=version)
-    what = "registered" if registration.new else "unchanged:"
-    click.echo(f"{what} {registration.name}, version {registration.version}: {registration.url}")
+    what = f"{'registered' if registration.new else 'unchanged:'} {registration.name}, version {registration.version}"
+    click.echo(with_address(what, registration.url))
 
 
 @click.command()
@@ -54,7 +55,7 @@ def schedule(
     package = open_package(pipeline, target)
     arguments = package.arguments(given_parameters(pairs, file))
     made = target.schedule(package, arguments, name=name or package.name, cron=cron, caching=cache)
-    click.echo(f"schedule {made.id} ({made.name}, {made.cron}): {made.url}")
+    click.echo(with_address(f"schedule {made.id} ({made.name}, {made.cron})", made.url))
 
 
 @click.command("schedules")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kfp_hybrid.cli.options import config_option, open_package, open_target
+from kfp_hybrid.cli.options import config_option, open_package, open_target, with_address
 from kfp_hybrid.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _run_hello(target: "Target", console: Console) -> bool:
     package = open_package("hello", target)
     status = target.submit(package, {})
     if not status.ended:
-        console.print(f"run {status.id}: {status.url}", soft_wrap=True)
+        console.print(with_address(f"run {status.id}", status.url), soft_wrap=True)
         status = target.watch(status.id, console, steps=[step.task for step in package.steps()])
     console.print(f"hello {status.state}{': ' if status.message else ''}{status.message}", soft_wrap=True)
     return status.state == "succeeded"

@@ -79,6 +79,11 @@ def open_package(pipeline: str, target: "Target") -> "Package":
         return Package.load(compiled)
 
 
+def with_address(text: str, url: str) -> str:
+    """`text` and the page of the console about it, which is "" where only a port-forward leads to the console."""
+    return f"{text}: {url}" if url else text
+
+
 def given_parameters(pairs: tuple[str, ...], file: Path | None) -> dict[str, Any]:
     """Parameters from a JSON file and from `-p`, which override it."""
     given = _read_parameters(file) if file else {}

@@ -18,6 +18,7 @@ from kfp_hybrid.cli.options import (
     parameter_options,
     runs_option,
     target_option,
+    with_address,
 )
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def run(
         _run_here(target, package, arguments, cache)
         return
     status = target.submit(package, arguments, caching=cache)
-    click.echo(f"run {status.id}: {status.url}")
+    click.echo(with_address(f"run {status.id}", status.url))
     if watch:
         _watch(target, status.id, [step.task for step in package.steps()])
 
@@ -166,7 +167,8 @@ def _watch(target: "Target", run_id: str, steps: list[str]) -> None:
     if failed:
         click.echo(f"its log: kfp-hybrid logs {run_id} {failed[0].name} --target {target.name}", err=True)
     click.echo(f"run {run_id} {status.state}{': ' if status.message else ''}{status.message}")
-    click.echo(status.url)
+    if status.url:
+        click.echo(status.url)
     if status.state != "succeeded":
         sys.exit(1)
 
