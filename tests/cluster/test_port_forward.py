@@ -187,7 +187,8 @@ def test_doctor_looks_for_secrets_and_their_keys(core, namespace, target):
 
 def test_doctor_reads_what_steps_are_told_of_the_pipeline_root(core, namespace, target):
     title = "the pipeline root can be written"
-    assert "says nothing of s3://" in str(run_check(target, title))
+    warning = str(run_check(target, title))
+    assert "says nothing of s3://" in warning and "`kfp-hybrid doctor onprem --run`" in warning
     data = {"providers": "s3:\n  default:\n    endpoint: s3.example.com\n"}
     core.create_namespaced_config_map(namespace, {"metadata": {"name": "kfp-launcher"}, "data": data})
     assert run_check(target, title) == "s3://bucket/root, as far as the ConfigMap kfp-launcher says"

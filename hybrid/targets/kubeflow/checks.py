@@ -112,7 +112,7 @@ def _root(target: "KubeflowTarget") -> str:
     if scheme not in (yaml.safe_load(data.get("providers") or "{}") or {}) and scheme != "minio":
         raise CheckWarning(
             f"{root}: the ConfigMap {LAUNCHER} in namespace {namespace} says nothing of {scheme}:// (providers), so "
-            "steps need rights of their own there; try it with `kfp-hybrid doctor {target.name} --run`"
+            f"steps need rights of their own there; try it with `kfp-hybrid doctor {target.name} --run`"
         )
     return f"{root}, as far as the ConfigMap {LAUNCHER} says"
 
