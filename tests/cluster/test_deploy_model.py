@@ -122,7 +122,7 @@ def test_another_content_under_the_same_address_is_another_model(act, kserve):
 
 
 def test_the_status_of_the_model_before_is_not_taken_for_that_of_the_new_one(act, kserve):
-    kserve(lag=3)
+    kserve(lag=1)  # five looks long
     act(model=Pushed(1))
     assert act(model=Pushed(2)).revision == "flights-predictor-00002"
 
@@ -215,9 +215,9 @@ def test_without_knative_a_model_that_never_loaded_is_not_what_a_rollback_goes_b
     kserve()
     act(model=Pushed(1), annotations=RAW)
     with pytest.raises(StepError, match="did not get ready"):
-        act(storage_uri="s3://missing/2", annotations=RAW, timeout_seconds=4)
+        act(storage_uri="s3://missing/2", annotations=RAW, timeout_seconds=2)
     with pytest.raises(StepError, match="did not get ready"):
-        act(storage_uri="s3://missing/3", annotations=RAW, timeout_seconds=4)
+        act(storage_uri="s3://missing/3", annotations=RAW, timeout_seconds=2)
     assert act("rollback").storage_uri == "minio://models/flights/1"
 
 
@@ -246,8 +246,8 @@ def test_a_model_that_fails_to_load_is_reported_with_the_end_of_the_log(act, kse
 
 def test_a_model_that_is_stuck_is_given_up_with_the_newest_warnings(act, kserve, caplog):
     kserve()
-    with pytest.raises(StepError, match=r"InferenceService .*/flights did not get ready: not within 5 s"):
-        act(storage_uri="s3://unschedulable/flights/1", timeout_seconds=5)
+    with pytest.raises(StepError, match=r"InferenceService .*/flights did not get ready: not within 3 s"):
+        act(storage_uri="s3://unschedulable/flights/1", timeout_seconds=3)
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert any("FailedScheduling (Pod flights-predictor-00001-deployment-0" in line for line in errors)
 
