@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from kfp_hybrid import __version__
 from kfp_hybrid.cli.options import FILE, config_option, load_profiles, open_package, open_target, target_option
 from kfp_hybrid.errors import UserError
 
@@ -39,16 +40,23 @@ def describe(pipeline: str, target_name: str, config: Path | None) -> None:
 @config_option
 @click.option("--format", "form", type=click.Choice(["kfp", "k8s"]), default="kfp", show_default=True,
               help="kfp: a package to upload or submit; k8s: Pipeline and PipelineVersion resources.")  # fmt: skip
+@click.option("--version", help="With --format k8s: what to call this version. One that is there cannot be changed: "
+              f"a changed pipeline needs another. {__version__} when left out.")  # fmt: skip
 @click.option("-o", "--output", type=FILE, required=True, help="The file to write.")
-def compile_package(pipeline: str, target_name: str, config: Path | None, form: str, output: Path) -> None:
+def compile_package(
+    pipeline: str, target_name: str, config: Path | None, form: str, version: str | None, output: Path
+) -> None:
     """Compile PIPELINE (a name from `list`, or a .py file) into a package for a target."""
     from kfp_hybrid.sources import build, compile_pipeline
 
     target = open_target(target_name, config)
+    if version is not None and form != "k8s":
+        raise UserError("--version is for --format k8s; `register` takes that of a package")
     if form == "kfp":
         compile_pipeline(pipeline, target, output)
     elif target.kind == "kubeflow":
-        target.compile_custom_resources(build(pipeline, target), output)  # type: ignore[attr-defined]
+        version = __version__ if version is None else version
+        target.compile_custom_resources(build(pipeline, target), output, version)  # type: ignore[attr-defined]
     else:
         raise UserError(f"--format k8s is for kubeflow targets; {target_name} is a {target.kind} target")
     click.echo(f"wrote {output}")

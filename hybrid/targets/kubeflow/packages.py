@@ -3,6 +3,7 @@
 This is done when the pipeline is written out, not while it is described, so that no step can be forgotten.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from kfp_hybrid import images
+from kfp_hybrid.errors import UserError
 from kfp_hybrid.package import writing
 from kfp_hybrid.profiles import KubeflowProfile, image_reference
 from kfp_hybrid.targets.interface import Component
 
 PLATFORM = "kubernetes"
+RESOURCE_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+"""What Kubernetes takes: a DNS subdomain."""
 
 
 def write(pipeline: Component, profile: KubeflowProfile, path: Path) -> None:
@@ -36,14 +40,20 @@ def write_custom_resources(pipeline: Component, profile: KubeflowProfile, path: 
     """Write a Pipeline and a PipelineVersion for `kubectl apply`.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the version cannot be in the name of a resource, or the file cannot be written.
     """
     completed = _completed(pipeline, profile)
     info = completed.pipeline_spec.pipeline_info
+    name = f"{info.name}-{version.replace('+', '-').lower()}"
+    if not RESOURCE_NAME.fullmatch(name):
+        raise UserError(
+            f"{version!r} is no version for a Kubernetes resource: it takes letters, digits, '.' and '-', "
+            "ends with a letter or digit, and its name has at most 253 characters"
+        )
     options = KubernetesManifestOptions(
         pipeline_name=info.name,
         pipeline_display_name=info.display_name or None,
-        pipeline_version_name=f"{info.name}-{version.replace('+', '-').lower()}",
+        pipeline_version_name=name,
         pipeline_version_display_name=version,
         namespace=profile.namespace,
         include_pipeline_manifest=True,

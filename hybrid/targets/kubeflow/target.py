@@ -87,10 +87,10 @@ class KubeflowTarget(Target):
         Args:
             pipeline: The pipeline.
             path: The file to write.
-            version: What to call this version of it.
+            version: What to call this version of it; one that is in the cluster cannot be changed.
 
         Raises:
-            UserError: the file cannot be written.
+            UserError: the version cannot be in the name of a resource, or the file cannot be written.
         """
         packages.write_custom_resources(pipeline, self.profile, path, version)
 

@@ -1,6 +1,7 @@
 """The command line with a Kubeflow target."""
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from kfp_hybrid.cli import main
@@ -40,6 +41,19 @@ def test_what_is_made_is_shown_with_its_page_in_the_console(installation, expose
     assert (
         f": {installation.url}/#/recurringrun/details/"
         in command(exposed, "schedule", "hello", "--cron", "0 3 * * *")[1]
+    )
+
+
+def test_custom_resources_have_the_version_that_is_asked_for(exposed, command, tmp_path):
+    # The specification of a PipelineVersion cannot be changed: each change of a pipeline needs another version.
+    file = tmp_path / "resources.yaml"
+    arguments = ("compile", "hello", "-o", str(file), "--version", "1.4.0")
+    assert command(exposed, *arguments, "--format", "k8s")[0] == 0
+    _, version = yaml.safe_load_all(file.read_text())
+    assert (version["metadata"]["name"], version["spec"]["displayName"]) == ("hello-1.4.0", "1.4.0")
+    assert command(exposed, *arguments) == (
+        1,
+        "Error: --version is for --format k8s; `register` takes that of a package\n",
     )
 
 

@@ -227,6 +227,14 @@ def test_the_version_of_custom_resources_is_that_of_this_package(tmp_path):
     assert version["metadata"] == {"name": f"hello-{__version__}"}
 
 
+@pytest.mark.parametrize("version", ["1.0 beta", "1_0", "", "v1-", "x" * 300])
+def test_a_version_that_cannot_be_in_the_name_of_a_resource(tmp_path, version):
+    on = target()
+    with pytest.raises(UserError, match="no version for a Kubernetes resource"):
+        on.compile_custom_resources(build("hello", on), tmp_path / "resources.yaml", version)
+    assert not (tmp_path / "resources.yaml").exists()
+
+
 def test_a_file_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     on = target()
