@@ -25,11 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT.parent / "shared" / "cluster"
 STEP = """
 import json, sys
-from kfp_hybrid.components.deployment.deploy_model import plain_objects
 from kfp_hybrid.components.deployment.deploy_model.deploy import run_action
 from kfp_hybrid.components.deployment.deploy_model.request import Request
 from kfp_hybrid.step import step
-plain_objects.PROBE_SECONDS = 1  # as with `impatient`, or it would be another model
 with step():
     run_action(Request(**json.loads(sys.argv[1])))
 """
@@ -166,9 +164,8 @@ def stopped_at() -> Callable[[str, subprocess.Popen[str]], str]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes deploy_model look more often, and believe sooner what it sees; what it does stays the same."""
-    from kfp_hybrid.components.deployment.deploy_model import kserve, plain_objects, waiting
+    from kfp_hybrid.components.deployment.deploy_model import kserve, waiting
 
-    monkeypatch.setattr(plain_objects, "PROBE_SECONDS", 1)
     monkeypatch.setattr(waiting, "POLL_SECONDS", 0.2)
     monkeypatch.setattr(kserve, "SETTLING_SECONDS", 1.0)
 

@@ -30,7 +30,6 @@ HTTP_PORT, GRPC_PORT = 8501, 8500
 MODELS = "/models"
 RESOURCES = {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "2Gi"}}
 STABLE, CANARY = "stable", "canary"
-PROBE_SECONDS = 2
 DRAIN_SECONDS = 5  # in which requests stop coming to a pod that is to go
 USER = 1000  # the image of TensorFlow Serving names none, so that it would run as root
 
@@ -103,9 +102,9 @@ def make_record(request: Request, location: ModelLocation) -> Record:
             {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
         ],
         "resources": request.resources or RESOURCES,
-        "readinessProbe": {"httpGet": _status_page(request), "periodSeconds": PROBE_SECONDS},
+        "readinessProbe": {"httpGet": _status_page(request), "periodSeconds": 2},
         "livenessProbe": {"httpGet": _status_page(request), "periodSeconds": 10, "failureThreshold": 6},
-        "startupProbe": {"httpGet": _status_page(request), "periodSeconds": PROBE_SECONDS, "failureThreshold": 900},
+        "startupProbe": {"httpGet": _status_page(request), "periodSeconds": 2, "failureThreshold": 900},
         "volumeMounts": [{**mount, "readOnly": True}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(DRAIN_SECONDS)]}}},
         "securityContext": _confined(),
