@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from kfp_hybrid import __version__
-from kfp_hybrid.cli import authoring, catalogue, doctor, local, models, predict, runs
+from kfp_hybrid.cli import authoring, bundle, catalogue, doctor, local, models, predict, runs
 from kfp_hybrid.errors import UserError
 
 
@@ -29,6 +29,6 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
 
 
-for module in (authoring, runs, catalogue, doctor, predict, models, local):
+for module in (authoring, runs, catalogue, doctor, predict, models, local, bundle):
     for command in module.COMMANDS:
         main.add_command(command)

@@ -1,0 +1,1 @@
+"""A folder with all that a site without internet needs: made here, checked and loaded there."""

@@ -1,0 +1,66 @@
+"""Brings a bundle into the registry of an isolated site."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from kfp_hybrid.bundle.docker import Docker
+from kfp_hybrid.bundle.index import Index
+from kfp_hybrid.bundle.verify import verify
+from kfp_hybrid.errors import UserError
+
+REWRITTEN = ("manifests", "packages")
+
+
+def load(folder: Path, registry: str, output: Path | None, say: Callable[[str], None]) -> None:
+    """Check a bundle, push its images, and give the manifests and packages for this registry.
+
+    Args:
+        folder: The bundle; it is only read.
+        registry: The registry of the site: a host, with a folder or not.
+        output: A new folder for manifests and packages that name another registry than the bundle was made for.
+        say: Is told what was done, and what to do next.
+
+    Raises:
+        UserError: the bundle is not as it was made (then nothing was loaded), or the registry refuses an image.
+    """
+    index = verify(folder)
+    if output is None and registry != index.registry:
+        raise UserError(f"the manifests and packages in {folder} name {index.registry}; to have them name {registry}, "
+                        "give a new folder for them with -o")  # fmt: skip
+    if output is not None and output.exists() and any(output.iterdir()):
+        raise UserError(f"{output} is not empty; give a new folder with -o")
+    docker = Docker()
+    for image in index.images:
+        docker.load(folder / image.file)
+        docker.push(image.reference, f"{registry}/{image.path}")
+        say(f"pushed {registry}/{image.path}")
+    if output is not None:
+        _rewrite(folder, index, registry, output)
+    say(_next_steps(folder, index, output or folder))
+
+
+def _rewrite(folder: Path, index: Index, registry: str, output: Path) -> None:
+    """Write manifests and packages with another registry."""
+    name = re.compile(rf"(?<![\w.:/-]){re.escape(index.registry)}(?=[/\"\s])")
+    for part in REWRITTEN:
+        for file in index.parts[part].files:
+            text = (folder / file).read_text("utf-8")
+            target = output / file
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(name.sub(lambda _: registry, text), "utf-8")
+            except OSError as error:
+                raise UserError(f"cannot write {target}: {error.strerror}; give another folder with -o") from None
+
+
+def _next_steps(folder: Path, index: Index, site: Path) -> str:
+    overlay = site / "manifests" / "overlays" / "airgapped"
+    return f"""Next, on a machine with Python {index.python} ({index.platform}):
+  pip install --no-index --find-links {folder / "wheels"} kfp-hybrid=={index.version}
+  cp {overlay / "kfp-hybrid.toml"} .        # the target; `kfp-hybrid doctor onprem` checks it
+On the cluster, in the namespace of Kubeflow Pipelines:
+  fill in {site / "manifests" / "secrets" / "object-store.env"} from the template beside it
+  kubectl apply -n kubeflow -k {site / "manifests" / "secrets"}
+  kubectl apply -k {overlay}
+Packages to upload by hand: {site / "packages"}"""
