@@ -3,6 +3,7 @@
 import functools
 import uuid
 
+from google.api_core.exceptions import Forbidden, NotFound
 from google.auth.transport.requests import Request
 
 from kfp_hybrid import images
@@ -16,6 +17,7 @@ from kfp_hybrid.targets.vertex.client import TIMEOUT, Client
 PATIENCE = 15.0
 """Seconds of trying again: whoever runs doctor waits for it."""
 IAM = "https://iam.googleapis.com/v1/projects/-/serviceAccounts/{account}:testIamPermissions"
+SECRETS = "https://secretmanager.googleapis.com/v1"
 ACT_AS = "iam.serviceAccounts.actAs"
 GOOGLE_REGISTRIES = (".pkg.dev", "gcr.io")
 
@@ -33,6 +35,10 @@ def checks(client: Client) -> list[Check]:
         *(
             Check(f"the image {name} is in its registry", functools.partial(_image, client, name))
             for name in images.names()
+        ),
+        *(
+            Check(f"the secret {name} is there", functools.partial(_secret, client, list(secret.env.values())))
+            for name, secret in profile.secrets.items()
         ),
         Check("packages can be registered", functools.partial(_templates, client)),
     ]
@@ -78,6 +84,27 @@ def _service_account(client: Client) -> str:
     if ACT_AS not in answer.get("permissions", []):
         raise UserError(f"you may not act as {account}; ask for roles/iam.serviceAccountUser on it")
     return f"you may act as {account}"
+
+
+def _secret(client: Client, versions: list[str]) -> str:
+    """Look for secret versions; their values, which only steps need, are not read."""
+
+    def state(version: str) -> str:
+        try:
+            return client.get(f"{SECRETS}/{version}").get("state", "")
+        except NotFound:
+            raise UserError(f"there is no secret version {version}; make it") from None
+        except Forbidden as error:
+            raise CheckWarning(
+                f"you may not look at {version} ({error.message.partition(': ')[2] or error.message}); see that the "
+                "service account of the runs has roles/secretmanager.secretAccessor on it"
+            ) from None
+
+    for version in versions:
+        found = client.call("look for the secret", functools.partial(state, version))
+        if found != "ENABLED":
+            raise UserError(f"{version} is {found.lower()}; enable it, or name another version")
+    return ", ".join(versions)
 
 
 def _image(client: Client, name: str) -> str:

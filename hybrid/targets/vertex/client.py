@@ -116,12 +116,13 @@ class Client:
 
         return AuthorizedSession(self.credentials)
 
+    def get(self, url: str) -> dict[str, Any]:
+        """Read JSON from a service that has no client library here."""
+        return _answer(self.session.get(url, timeout=TIMEOUT))
+
     def post(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send JSON to a service that has no client library here, and return its answer."""
-        response = self.session.post(url, json=body, timeout=TIMEOUT)
-        if not response.ok:
-            raise from_http_response(response)
-        return response.json()
+        return _answer(self.session.post(url, json=body, timeout=TIMEOUT))
 
     def call(self, doing: str, function: Callable[[], T], *, role: str = USER, again: bool = True) -> T:
         """Call a service; what can pass is tried again with growing pauses, and that is logged.
@@ -171,6 +172,12 @@ class Client:
             account = self.profile.service_account or "the service account of Compute Engine"
             return f"; ask for roles/iam.serviceAccountUser on {account}"
         return f"; ask for {role} in project {self.profile.project}"
+
+
+def _answer(response: requests.Response) -> dict[str, Any]:
+    if not response.ok:
+        raise from_http_response(response)
+    return response.json()
 
 
 def _failure(state: tenacity.RetryCallState) -> BaseException:

@@ -29,6 +29,8 @@ class FakeGoogle:
         self.log = FakeLog()
         self.images = {"ml-production/ml/deployment", "ml-production/ml/tensorflow", "ml-production/ml/validation"}
         self.permissions = ["iam.serviceAccounts.actAs"]
+        self.secrets: dict[str, str] = {}
+        """secret version -> its state"""
         self.key: bytes | None = None
         """The certificate of the service account, when it signs in itself."""
         self.hosts = {
@@ -39,6 +41,7 @@ class FakeGoogle:
             "artifactregistry.googleapis.com": self.templates.listing,
             "logging.googleapis.com": self.log,
             "iam.googleapis.com": self._iam,
+            "secretmanager.googleapis.com": self._secret,
             "europe-west4-docker.pkg.dev": self._docker,
         }
 
@@ -71,6 +74,13 @@ class FakeGoogle:
         assert request.is_("POST", f"/v1/projects/-/serviceAccounts/{ACCOUNT}:testIamPermissions")
         assert request.json() == {"permissions": ["iam.serviceAccounts.actAs"]}
         return 200, {"permissions": self.permissions} if self.permissions else {}
+
+    def _secret(self, request):
+        assert request.is_("GET", "/v1/projects/*/secrets/*/versions/*") and ":access" not in request.path
+        name = request.path.removeprefix("/v1/")
+        if name not in self.secrets:
+            raise Refusal(404, "NOT_FOUND", f"Secret Version [{name}] not found.")
+        return 200, {"name": name, "state": self.secrets[name]}
 
     def _docker(self, request):
         known = base64.b64encode(f"oauth2accesstoken:{TOKEN}".encode()).decode()

@@ -9,6 +9,8 @@ from kfp_hybrid.errors import UserError
 from kfp_hybrid.targets.doctor import CheckWarning
 from kfp_hybrid.targets.vertex import checks
 
+SECRET = "projects/ml-production/secrets/s3-secret-key/versions/latest"
+
 
 def look(target):
     """What each check finds: words, or the error."""
@@ -81,6 +83,28 @@ def test_a_service_account_that_cannot_be_looked_at_is_a_warning(server, sound):
 
 def test_the_service_account_of_compute_engine_is_a_warning(target):
     assert isinstance(one(look(target), "service account"), CheckWarning)
+
+
+@pytest.fixture
+def secretive(server, open_target):
+    return open_target(secrets={"storage": {"env": {"AWS_SECRET_ACCESS_KEY": SECRET}}})
+
+
+def test_a_secret_is_looked_for_and_its_value_is_not_read(google, secretive):
+    google.secrets[SECRET] = "ENABLED"
+    assert one(look(secretive), "secret storage") == SECRET
+
+
+def test_a_secret_that_is_missing_or_off_is_an_error(google, secretive):
+    assert str(one(look(secretive), "secret storage")) == f"there is no secret version {SECRET}; make it"
+    google.secrets[SECRET] = "DISABLED"
+    assert str(one(look(secretive), "secret storage")) == f"{SECRET} is disabled; enable it, or name another version"
+
+
+def test_a_secret_that_only_steps_may_see_is_a_warning(server, secretive):
+    server.fail("GET /v1/projects/*/secrets/*", status=403, body={"error": {"message": "No."}}, times=math.inf)
+    result = one(look(secretive), "secret storage")
+    assert isinstance(result, CheckWarning) and "roles/secretmanager.secretAccessor" in str(result)
 
 
 def test_a_missing_image_is_an_error(google, sound):
