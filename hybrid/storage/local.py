@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 import secrets
-import shutil
+import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +17,7 @@ from kfp_hybrid.storage.locations import Location, relative_path
 from kfp_hybrid.storage.streams import HashingStream, pieces
 
 PARTIAL = ".kfp-hybrid-partial-"
+LEFTOVER_SECONDS = 3600.0
 
 log = logging.getLogger(__name__)
 
@@ -144,11 +145,13 @@ class LocalStore(Store):
                             break
                         parent.rmdir()
 
-    def remove_partials(self) -> None:
-        """Remove what killed processes left behind; only when no other process writes here."""
-        if self._root.is_dir():
-            for path in self._root.rglob(f"{PARTIAL}*"):
-                with contextlib.suppress(FileNotFoundError):
+    def remove_leftovers(self) -> None:
+        """Remove the partial files of processes that were killed: those that nothing was written to for an hour."""
+        if not self._root.is_dir():
+            return
+        for path in self._root.rglob(f"{PARTIAL}*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
                     path.unlink()
 
 
@@ -209,9 +212,3 @@ def _writing(path: Path, make_parent: bool = True) -> Iterator[None]:
 
 def _explained(error: OSError, path: Path, verb: str) -> StorageError:
     return StorageError(f"cannot {verb} {path}: {error.strerror or error}; check path, permissions and free space")
-
-
-def free_bytes(path: Path) -> int:
-    """Free space where `path` is, or will be."""
-    existing = next(parent for parent in (path, *path.parents) if parent.exists())
-    return shutil.disk_usage(existing).free

@@ -40,4 +40,16 @@ def retry(
     Raises:
         BaseException: the last error.
     """
-    return retries.retry(work, what, passing, lambda error: min(deadline_seconds(), patience(error)))
+    try:
+        return work()
+    except Exception as error:
+        if not passing(error):
+            raise
+        failures = [error]  # only now are retries prepared, which cost as much as a small request
+
+    def again() -> T:
+        if failures:
+            raise failures.pop()
+        return work()
+
+    return retries.retry(again, what, passing, lambda error: min(deadline_seconds(), patience(error)))

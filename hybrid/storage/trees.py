@@ -184,6 +184,7 @@ def _plan(origin: Store, destination: Store) -> list[Copy]:
     if isinstance(destination, LocalStore):
         for entry in entries:
             relative_path(entry.key)  # before anything is written
+        destination.remove_leftovers()
     there = {entry.key: entry for entry in destination.entries()} if entries else {}
     return [Copy(origin, entry, destination, entry.key, there.get(entry.key)) for entry in entries]
 

@@ -239,6 +239,14 @@ def test_a_sync_that_is_killed_leaves_nothing_half_written_and_goes_on(s3, fault
     assert {entry.key: store.read(entry.key) for entry in store.entries()} == tree
 
 
+def test_partial_files_of_killed_processes_are_removed_later(s3, tmp_path):
+    make(tmp_path / "out", {".kfp-hybrid-partial-0123456789abcdef": b"old", ".kfp-hybrid-partial-new": b"at work"})
+    os.utime(tmp_path / "out/.kfp-hybrid-partial-0123456789abcdef", (0, 0))
+    storage.open_store(s3).write_bytes("a", b"x")
+    storage.download(s3, tmp_path / "out")
+    assert read(tmp_path / "out") == {"a": b"x", ".kfp-hybrid-partial-new": b"at work"}
+
+
 def test_the_command_says_what_it_did(s3, tmp_path):
     make(tmp_path / "tree", {"a": b"1"})
     result = CliRunner().invoke(sync, [str(tmp_path / "tree"), s3])
