@@ -70,8 +70,9 @@ def index(folder: Path, targets: list[str]) -> str:
     parts = [
         "<!-- Written by `scripts/release.sh`. -->\n# Compiled packages\n\n"
         "Upload one in the Kubeflow Pipelines UI, import it in the Vertex AI console, or hand it to `kfp-hybrid run`.\n"
-        "\nThey are made with `kfp-hybrid.toml`, whose images are the released ones. Those for Vertex AI name a project\n"
-        "and region where they deploy or train with AutoML: put in yours, and `kfp-hybrid compile` writes your own.\n"
+        "\nThey are made with `kfp-hybrid.toml`, whose images are the released ones. Those for Vertex AI name a\n"
+        "project and region where they deploy or train with AutoML: put in yours, and `kfp-hybrid compile` writes\n"
+        "your own.\n"
     ]
     for pipeline in pipeline_names():
         package = Package.load(folder / targets[0] / f"{pipeline}.yaml")
