@@ -49,7 +49,7 @@ def _find(name: str) -> types.ModuleType:
     if name not in pipeline_names():
         raise UserError(
             f"there is no pipeline {name}; this collection has: {', '.join(pipeline_names())}; "
-            "a file of your own must end in .py, a compiled package in .yaml"
+            "a file of your own must end in .py, a compiled package in .yaml or .json"
         )
     return importlib.import_module(f"kfp_hybrid.pipelines.{name}")
 

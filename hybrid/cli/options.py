@@ -71,7 +71,7 @@ def open_package(pipeline: str, target: "Target") -> "Package":
     from kfp_hybrid.package import Package
     from kfp_hybrid.sources import compile_pipeline
 
-    if pipeline.endswith((".yaml", ".yml")):
+    if pipeline.endswith((".yaml", ".yml", ".json")):
         return Package.load(Path(pipeline))
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / "package.yaml"

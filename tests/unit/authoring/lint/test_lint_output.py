@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from kfp import compiler, dsl
 
@@ -51,6 +52,13 @@ def folder(tmp_path, monkeypatch):
 
 def lint(*arguments):
     return CliRunner().invoke(cli.main, ["lint", *map(str, arguments)])
+
+
+def test_a_package_may_be_json_as_older_compilers_write_it(folder):
+    Path("broken.json").write_text(json.dumps(yaml.safe_load(Path("broken.yaml").read_text())))
+    done = lint("broken.json", "--format", "json")
+    assert done.exit_code == 1
+    assert {finding["rule"] for finding in json.loads(done.output)["findings"]} >= {"KH101"}
 
 
 def test_errors_end_with_status_1_and_a_table_of_what_to_do(folder):
