@@ -21,6 +21,9 @@ ResourcesFor = Callable[[str], Resources]
 STORAGE = "storage"
 """The secret that pipelines mean by the credentials of the object store."""
 
+ALL_TRIES = "30d"
+"""How long all tries of a step may take together, by which Argo also ends the last; an hour when left out."""
+
 log = logging.getLogger(__name__)
 
 
@@ -44,7 +47,7 @@ def configure(
         if name in profile.secrets:
             _give_secret(task, profile.secrets[name])
     if retries:
-        task.set_retry(retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
+        task.set_retry(retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration=ALL_TRIES)
     if timeout_seconds:
         kubernetes.set_timeout(task, timeout_seconds)
     return task.set_caching_options(cache)

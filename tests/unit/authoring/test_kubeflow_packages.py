@@ -325,8 +325,14 @@ def test_retries_have_growing_pauses(compiled):
     on = target()
     policy = compiled(one_step(on, retries=3), on).task("concatenate").retry_policy
     assert policy.max_retry_count == 3
-    pauses = (policy.backoff_duration.seconds, policy.backoff_factor, policy.backoff_max_duration.seconds)
-    assert pauses == (30, 2.0, 600)
+    assert (policy.backoff_duration.seconds, policy.backoff_factor) == (30, 2.0)
+
+
+def test_a_step_that_takes_days_is_still_tried_again(compiled):
+    # Argo counts the longest duration from the beginning of the first try, and ends later tries when it is over.
+    on = target()
+    policy = compiled(one_step(on, retries=3), on).task("concatenate").retry_policy
+    assert policy.backoff_max_duration.seconds >= 7 * 24 * 3600
 
 
 def test_a_timeout_is_a_deadline_of_the_pod(compiled):
