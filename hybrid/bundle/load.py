@@ -42,7 +42,7 @@ def load(folder: Path, registry: str, output: Path | None, say: Callable[[str], 
 
 def _rewrite(folder: Path, index: Index, registry: str, output: Path) -> None:
     """Write manifests and packages with another registry."""
-    name = re.compile(rf"(?<![\w.:/-]){re.escape(index.registry)}(?=[/\"\s])")
+    name = re.compile(rf"(?<![\w.:/-]){re.escape(index.registry)}(?![\w.:-])")
     for part in REWRITTEN:
         for file in index.parts[part].files:
             text = (folder / file).read_text("utf-8")
