@@ -19,6 +19,7 @@ def train_without_code(target: Target) -> dsl.base_component.BaseComponent:
         label: str = "late",
         task: str = "binary",
         split_ratios: dict = {"train": 0.8, "eval": 0.2},
+        key_columns: list = [],
         budget_hours: float = 1.0,
         strict: bool = True,
     ) -> None:
@@ -29,10 +30,13 @@ def train_without_code(target: Target) -> dsl.base_component.BaseComponent:
             label: The column to predict.
             task: binary, multiclass or regression.
             split_ratios: The share of rows of each split.
+            key_columns: The columns that identify a row: they decide its split and stand beside its prediction.
             budget_hours: The most that training may cost, in node hours, on Vertex AI.
             strict: Fail the run when the data are rejected, instead of ending it without a model.
         """
-        ingested = target.configure(ingest_examples(source=source, split_ratios=split_ratios), secrets=["storage"])
+        ingested = target.configure(
+            ingest_examples(source=source, split_ratios=split_ratios, key_columns=key_columns), secrets=["storage"]
+        )
         examples = ingested.outputs["examples"]
         statistics = generate_statistics(examples=examples).outputs["statistics"]
         schema = infer_schema(statistics=statistics).outputs["schema"]
@@ -46,7 +50,7 @@ def train_without_code(target: Target) -> dsl.base_component.BaseComponent:
                 task=task,
                 budget_hours=budget_hours,
             )
-            target.predict_batch(model=model, examples=examples, resources="prediction")
+            target.predict_batch(model=model, examples=examples, key_columns=key_columns, resources="prediction")
         with dsl.Else(name="data-are-rejected"):
             rejected = report_rejection(gate="validate_statistics", reason=validated.outputs["reason"], strict=strict)
             target.configure(rejected, cache=False)

@@ -18,6 +18,7 @@ from kfp_hybrid.targets.runs import Registration, RunStatus, Schedule
 
 Component = dsl.base_component.BaseComponent
 POLL_SECONDS = 5.0
+NO_COLUMNS: list[str] = []
 
 
 class Target(ABC):
@@ -111,12 +112,13 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def predict_batch(self, *, model: Any, examples: Any, resources: str = "") -> Any:
+    def predict_batch(self, *, model: Any, examples: Any, key_columns: Any = NO_COLUMNS, resources: str = "") -> Any:
         """Predict for all examples.
 
         Args:
             model: The model artifact.
             examples: What `ingest_examples` puts out.
+            key_columns: The columns to write beside the predictions, such as an identifier.
             resources: The name of the resources in the profiles.
 
         Returns:

@@ -10,7 +10,7 @@ from kfp_hybrid import __version__
 from kfp_hybrid.package import Package
 from kfp_hybrid.profiles import KubeflowProfile, Resources
 from kfp_hybrid.targets.doctor import Check
-from kfp_hybrid.targets.interface import Component, Target
+from kfp_hybrid.targets.interface import NO_COLUMNS, Component, Target
 from kfp_hybrid.targets.kubeflow import catalogue, checks, logs, packages, runs, schedules, tasks
 from kfp_hybrid.targets.kubeflow.client import Client
 from kfp_hybrid.targets.runs import Registration, RunStatus, Schedule
@@ -71,11 +71,12 @@ class KubeflowTarget(Target):
         """Between the revisions of a service."""
         tasks.shift_traffic(self.profile, self.resources_for, service=service, action=action)
 
-    def predict_batch(self, *, model: Any, examples: Any, resources: str = "") -> Any:
+    def predict_batch(self, *, model: Any, examples: Any, key_columns: Any = NO_COLUMNS, resources: str = "") -> Any:
         """A step that predicts."""
         return tasks.predict_batch(
-            self.profile, self.resources_for, model=model, examples=examples, resources=resources
-        )
+            self.profile, self.resources_for,
+            model=model, examples=examples, key_columns=key_columns, resources=resources,
+        )  # fmt: skip
 
     def compile(self, pipeline: Component, path: Path) -> None:
         """Two YAML documents: the pipeline with the images of the profile, and what Kubernetes is to do for it."""

@@ -101,10 +101,16 @@ def shift_traffic(profile: KubeflowProfile, resources_for: ResourcesFor, *, serv
 
 
 def predict_batch(
-    profile: KubeflowProfile, resources_for: ResourcesFor, *, model: Any, examples: Any, resources: str
+    profile: KubeflowProfile,
+    resources_for: ResourcesFor,
+    *,
+    model: Any,
+    examples: Any,
+    key_columns: Any,
+    resources: str,
 ) -> Any:
     """Predict in a step; see `Target.predict_batch`."""
-    task = predict_model_batch(model=model, examples=examples)
+    task = predict_model_batch(model=model, examples=examples, key_columns=key_columns)
     return configure(profile, resources_for, task, resources=resources, secrets=[STORAGE]).outputs["predictions"]
 
 

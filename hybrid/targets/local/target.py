@@ -12,7 +12,7 @@ from kfp_hybrid.errors import UserError
 from kfp_hybrid.package import Package, writing
 from kfp_hybrid.step import TIMEOUT_VARIABLE
 from kfp_hybrid.targets.doctor import Check
-from kfp_hybrid.targets.interface import Component, Target
+from kfp_hybrid.targets.interface import NO_COLUMNS, Component, Target
 from kfp_hybrid.targets.local import checks, code, environments, records
 from kfp_hybrid.targets.local.records import RunRecord
 from kfp_hybrid.targets.local.running import Run, Running, image_of_step, new_folder, notifier
@@ -83,12 +83,12 @@ class LocalTarget(Target):
 
         self.configure(deploy_model(service=service, action=action), cache=False)
 
-    def predict_batch(self, *, model: Any, examples: Any, resources: str = "") -> Any:
+    def predict_batch(self, *, model: Any, examples: Any, key_columns: Any = NO_COLUMNS, resources: str = "") -> Any:
         """A step like any other."""
         from kfp_hybrid.components.inference.predict_batch.component import predict_batch
 
-        predicted = self.configure(predict_batch(model=model, examples=examples), resources=resources)
-        return predicted.outputs["predictions"]
+        predicted = predict_batch(model=model, examples=examples, key_columns=key_columns)
+        return self.configure(predicted, resources=resources).outputs["predictions"]
 
     def compile(self, pipeline: Component, path: Path) -> None:
         """Write the package as kfp compiles it."""

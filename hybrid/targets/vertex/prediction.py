@@ -9,23 +9,31 @@ from kfp_hybrid.accelerators import accelerator, vertex_machine
 from kfp_hybrid.components.data_processing.export_csv.component import export_csv
 from kfp_hybrid.components.inference.predict_batch.component import predict_batch as predict_batch_step
 from kfp_hybrid.profiles import Resources, VertexProfile
+from kfp_hybrid.targets.interface import NO_COLUMNS
 from kfp_hybrid.targets.vertex.serving import is_registered
 from kfp_hybrid.targets.vertex.steps import ResourcesFor, configure
 
 
 def predict_batch(
-    profile: VertexProfile, resources_for: ResourcesFor, *, model: Any, examples: Any, resources: str = ""
+    profile: VertexProfile,
+    resources_for: ResourcesFor,
+    *,
+    model: Any,
+    examples: Any,
+    key_columns: Any = NO_COLUMNS,
+    resources: str = "",
 ) -> Any:
     """Predict for all examples; see `Target.predict_batch`.
 
     A model of this collection is run by the step that runs it on every target, with the same results. One of the model
-    registry, which AutoML trained, is run by a batch prediction job of Vertex AI on CSV files.
+    registry, which AutoML trained, is run by a batch prediction job of Vertex AI on CSV files, which writes all columns
+    beside the predictions.
 
     Raises:
         UserError: no machine of Vertex AI has such resources.
     """
     if not is_registered(model):
-        step = predict_batch_step(model=model, examples=examples)
+        step = predict_batch_step(model=model, examples=examples, key_columns=key_columns)
         return configure(profile, resources_for, step, resources=resources).outputs["predictions"]
     wanted = resources_for(resources) if resources else Resources()
     row = accelerator(wanted.accelerator) if wanted.accelerator else None

@@ -11,7 +11,7 @@ from kfp_hybrid.errors import UserError
 from kfp_hybrid.package import Package
 from kfp_hybrid.profiles import Resources, VertexProfile
 from kfp_hybrid.targets.doctor import Check
-from kfp_hybrid.targets.interface import Component, Target
+from kfp_hybrid.targets.interface import NO_COLUMNS, Component, Target
 from kfp_hybrid.targets.runs import Registration, RunStatus, Schedule
 from kfp_hybrid.targets.vertex import catalogue, checks, packages, runs, schedules
 from kfp_hybrid.targets.vertex.client import Client
@@ -91,13 +91,14 @@ class VertexTarget(Target):
 
         tasks.shift_traffic(self.profile, self.resources_for, service=service, action=action)
 
-    def predict_batch(self, *, model: Any, examples: Any, resources: str = "") -> Any:
+    def predict_batch(self, *, model: Any, examples: Any, key_columns: Any = NO_COLUMNS, resources: str = "") -> Any:
         """A batch prediction job."""
         from kfp_hybrid.targets.vertex import tasks
 
         return tasks.predict_batch(
-            self.profile, self.resources_for, model=model, examples=examples, resources=resources
-        )
+            self.profile, self.resources_for,
+            model=model, examples=examples, key_columns=key_columns, resources=resources,
+        )  # fmt: skip
 
     def compile(self, pipeline: Component, path: Path) -> None:
         """One YAML document, with the images of the profile."""
