@@ -57,7 +57,7 @@ why_not() { # ... the other platforms
 images_named() {
   local image
   for image in "$@"; do
-    all_images | grep -qx -- "$image" || fail "there is no image $image; there are: $(all_images | paste -sd ' ')"
+    all_images | grep -x -- "$image" > /dev/null || fail "there is no image $image; there are: $(all_images | paste -sd ' ')"
     echo "$image"
   done
 }
@@ -198,7 +198,10 @@ command=${1:-}
 [ $# -eq 0 ] || shift
 case $command in
   list | build | push | sbom) ;;
-  test) exec .venv/bin/python -m pytest tests/images "$@" ;;
+  test)
+    .venv/bin/python -m pytest tests/images "$@"
+    exit
+    ;;
   *) fail "usage: scripts/images.sh list|build|test|sbom|push [IMAGE...]" ;;
 esac
 if [ $# -gt 0 ]; then
