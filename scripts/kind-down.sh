@@ -10,7 +10,7 @@ fail() { echo "error: $*" >&2; exit 1; }
 command -v docker > /dev/null || fail "there is no docker; install it: https://docs.docker.com/engine/install"
 command -v kind > /dev/null || fail "there is no kind; install it: https://kind.sigs.k8s.io/docs/user/quick-start"
 
-if kind get clusters 2> /dev/null | grep -qx kfp; then
+if kind get clusters 2> /dev/null | grep -x kfp > /dev/null; then
   kind delete cluster --name kfp || fail "kind cannot delete the cluster; is Docker running?"
 fi
 if docker inspect kfp-registry > /dev/null 2>&1; then

@@ -70,12 +70,12 @@ start_registry() {
 }
 
 start_cluster() {
-  if ! kind get clusters 2> /dev/null | grep -qx "$cluster"; then
+  if ! kind get clusters 2> /dev/null | grep -x "$cluster" > /dev/null; then
     say "making the cluster $cluster"
     kind create cluster --config manifests/kind/cluster.yaml --wait 5m ||
       fail "kind cannot make the cluster; kind export logs says more, and scripts/kind-down.sh removes what is left"
   fi
-  docker network inspect --format '{{range .Containers}}{{.Name}} {{end}}' kind | grep -qw $registry_name ||
+  docker network inspect --format '{{range .Containers}}{{.Name}} {{end}}' kind | grep -w $registry_name > /dev/null ||
     docker network connect kind $registry_name || fail "cannot connect the registry to the network of kind"
   local node folder=/etc/containerd/certs.d/localhost:$registry_port
   for node in $(kind get nodes --name "$cluster"); do

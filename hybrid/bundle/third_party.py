@@ -98,10 +98,10 @@ _IMAGE = re.compile(
 
 def _full(reference: str) -> str:
     """A reference with what Docker takes for granted: docker.io, and library for the official images."""
-    first, slash, _ = reference.partition("/")
-    if not slash:
-        return f"docker.io/library/{reference}"
-    return reference if "." in first or ":" in first else f"docker.io/{reference}"
+    first, slash, rest = reference.partition("/")
+    if not slash or not ("." in first or ":" in first):
+        first, rest = "docker.io", reference
+    return f"docker.io/library/{rest}" if first == "docker.io" and "/" not in rest else f"{first}/{rest}"
 
 
 if __name__ == "__main__":  # python -m kfp_hybrid.bundle.third_party LIST < MANIFESTS > PINNED

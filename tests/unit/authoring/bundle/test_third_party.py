@@ -45,7 +45,7 @@ MANIFEST = """
       containers:
         - image: mysql:8.4
         - name: a
-          image: "docker.io/library/alpine:3.23"
+          image: "docker.io/alpine:3.23"
           env:
             - name: V2_LAUNCHER_IMAGE
               value: ghcr.io/kubeflow/kfp-launcher:2.17.0
