@@ -1,6 +1,7 @@
 """What a bundle is made of, besides images: manifests, packages and wheels."""
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from kfp_hybrid import images, pipelines, profiles
 from kfp_hybrid.bundle import checksums
 from kfp_hybrid.bundle.third_party import ThirdParty
 from kfp_hybrid.errors import UserError
-from kfp_hybrid.profiles import KubeflowProfile, Profiles
+from kfp_hybrid.profiles import KubeflowProfile, Profiles, image_reference
 from kfp_hybrid.sources import compile_pipeline, pipeline_names
 from kfp_hybrid.targets.kubeflow import KubeflowTarget
 
@@ -77,6 +78,19 @@ def write_packages(folder: Path, name: str, profile: KubeflowProfile, loaded: Pr
     target = KubeflowTarget(name, profile, loaded.resources_for)
     for pipeline in pipeline_names():
         compile_pipeline(pipeline, target, folder / f"{pipeline}.yaml")
+
+
+def our_images(packages: Path, profile: KubeflowProfile) -> list[str]:
+    """The images of this collection that a site needs, as they are called in its registry.
+
+    Those that packages name, which may be variants for accelerators, and those of `profile`.
+    """
+    references = {image_reference(profile, name) for name in images.names()}
+    ours = re.compile(rf"(?<![\w.:/-]){re.escape(profile.registry)}/[a-z0-9-]+:[\w.-]+")
+    for name in checksums.files_below(packages):
+        references.update(ours.findall((packages / name).read_text("utf-8")))
+    host = profile.registry.removesuffix(OURS)
+    return sorted(reference.removeprefix(host) for reference in references)
 
 
 def wheels_source(extras: tuple[str, ...]) -> str:

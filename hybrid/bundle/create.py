@@ -13,7 +13,9 @@ from kfp_hybrid.bundle.index import Image, Index
 from kfp_hybrid.bundle.third_party import ThirdParty
 from kfp_hybrid.bundle.writer import Writer, writing
 from kfp_hybrid.errors import UserError
-from kfp_hybrid.profiles import KubeflowProfile, Profiles, image_reference
+from kfp_hybrid.profiles import KubeflowProfile, Profiles
+
+GPU = "-gpu"  # the end of a tag, and of the name that scripts/images.sh builds it by
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ def create(folder: Path, plan: Plan, say: Callable[[str], None]) -> None:
         name, profile, loaded = _site(folder, plan)
         profile = contents.in_registry(profile, plan.registry, others)
         writer.add("packages", "", lambda path: contents.write_packages(path, name, profile, loaded))
-        for image in images.names():
-            index.images.append(_add_ours(writer, docker, image, plan.built_in, profile))
+        for path in contents.our_images(folder / "packages", profile):
+            index.images.append(_add_ours(writer, docker, path, plan.built_in))
         for other in others if plan.with_third_party else ():
             index.images.append(_add_other(writer, docker, other, say))
         source = contents.wheels_source(plan.extras)
@@ -78,24 +80,26 @@ def _site(folder: Path, plan: Plan) -> tuple[str, KubeflowProfile, Profiles]:
     return name, profile, loaded
 
 
-def _add_ours(writer: Writer, docker: Docker, name: str, registry: str, profile: KubeflowProfile) -> Image:
-    """An image of this collection, in the version that the packages name, and the list of what is in it."""
-    path = f"{contents.OURS}/{image_reference(profile, name).rpartition('/')[2]}"
-    reference = f"{registry}/{path.rpartition('/')[2]}"
+def _add_ours(writer: Writer, docker: Docker, path: str, registry: str) -> Image:
+    """An image of this collection, and the list of what is in it."""
+    tagged = path.rpartition("/")[2]
+    reference = f"{registry}/{tagged}"
+    name, _, tag = tagged.partition(":")
     if docker.identity(reference) is None:
         try:
             docker.pull(reference)
         except UserError as error:
-            raise UserError(f"{error}; build it: scripts/images.sh build {name}") from None
+            variant = GPU if tag.endswith(GPU) else ""
+            raise UserError(f"{error}; build it: scripts/images.sh build {name}{variant}") from None
     source = f"{reference} {docker.identity(reference)}"
-    file = f"images/{name}.tar"
+    file = f"images/{name}-{tag}.tar"
     writer.add(file, source, lambda to: docker.save(reference, to))
     program = (contents.repository() / "scripts" / "image_sbom.py").read_text("utf-8")
 
     def write_sbom(to: Path) -> None:
         to.write_text(docker.run(reference, program, reference), "utf-8")
 
-    writer.add(f"sbom/{name}.cdx.json", source, write_sbom)
+    writer.add(f"sbom/{name}-{tag}.cdx.json", source, write_sbom)
     return Image(file=file, reference=reference, path=path)
 
 

@@ -31,7 +31,7 @@ case "$name $*" in
   "docker network inspect --format "*) [ -e "$STUBS/connected" ] && echo "kfp-control-plane kfp-registry " ;;
   "docker network connect "*) touch "$STUBS/connected" ;;
   "docker exec --interactive "*) cat > "$STUBS/hosts.toml" ;;
-  "kind get clusters") [ -e "$STUBS/cluster" ] && echo kfp || echo "No kind clusters found." >&2 ;;
+  "kind get clusters") [ -e "$STUBS/cluster" ] && { echo kfp; seq 100000; } || echo "No kind clusters found." >&2 ;;
   "kind create cluster "*) touch "$STUBS/cluster" ;;
   "kind delete cluster "*) rm "$STUBS/cluster" ;;
   "kind get nodes "*) echo kfp-control-plane ;;

@@ -11,11 +11,14 @@ from click.testing import CliRunner
 
 from kfp_hybrid import __version__, images
 from kfp_hybrid.bundle import third_party
+from kfp_hybrid.bundle.contents import our_images
 from kfp_hybrid.cli import main
 from kfp_hybrid.package import Package
+from kfp_hybrid.profiles import KubeflowProfile
 from kfp_hybrid.sources import pipeline_names
 
 SITE = "registry.internal:5000"
+TENSORFLOW_FILE = f"images/tensorflow-{__version__}.tar"
 OUR_PATHS = {f"kfp-hybrid/{name}:{__version__}" for name in images.names()}
 
 
@@ -32,7 +35,7 @@ def damaged(made, tmp_path):
     """A copy of the bundle with one flipped byte in an image."""
     folder = tmp_path / "bundle"
     shutil.copytree(made.folder, folder)
-    file = folder / "images/tensorflow.tar"
+    file = folder / TENSORFLOW_FILE
     data = bytearray(file.read_bytes())
     data[100] ^= 1
     file.write_bytes(data)
@@ -50,7 +53,7 @@ def test_it_holds_every_image_of_ours_and_of_others(made, request):
 
 def test_it_holds_a_list_of_what_is_in_each_of_our_images(made):
     for name in images.names():
-        sbom = json.loads((made.folder / f"sbom/{name}.cdx.json").read_text())
+        sbom = json.loads((made.folder / f"sbom/{name}-{__version__}.cdx.json").read_text())
         assert sbom == {"bomFormat": "CycloneDX", "of": images.image(name), "program": True}
 
 
@@ -115,7 +118,7 @@ def test_of_a_damaged_bundle_nothing_is_loaded(damaged, docker):
     for arguments in (["verify", damaged], ["load", damaged, "--registry", SITE]):
         refused = run(*arguments)
         assert refused.exit_code == 1
-        assert "images/tensorflow.tar is damaged or truncated" in refused.output
+        assert f"{TENSORFLOW_FILE} is damaged or truncated" in refused.output
     assert docker.calls() == []
 
 
@@ -129,8 +132,9 @@ def test_a_registry_that_refuses_an_image_is_said_with_its_name(made, docker):
 def test_made_again_over_the_damaged_one_only_what_is_damaged_is_made(made, damaged):
     again = [str(damaged) if part == str(made.folder) else part for part in made.command]
     done = subprocess.run(again, env=made.environ, capture_output=True, text=True, check=True).stdout
-    assert "wrote images/tensorflow.tar" in done
-    assert "kept  images/deployment.tar" in done and "kept  images/validation.tar" in done and "kept  wheels" in done
+    assert f"wrote {TENSORFLOW_FILE}" in done
+    for name in ("deployment", "validation"):
+        assert f"kept  images/{name}-{__version__}.tar" in done
     assert run("verify", damaged).exit_code == 0
 
 
@@ -167,6 +171,7 @@ def test_a_target_of_the_profiles_gives_the_packages_its_settings(docker, tmp_pa
     docker.have(images.DEPLOYMENT)
     refused = run(*options, "plant")  # it stops at the image that is not there
     assert f"cannot pull {images.REGISTRY}/tensorflow:9-gpu" in refused.output
+    assert "build it: scripts/images.sh build tensorflow-gpu" in refused.output
     package = Package.load(tmp_path / "bundle/packages/train_and_publish.yaml")
     assert {step.image for step in package.steps()} == {
         f"site.example.com/kfp-hybrid/deployment:{__version__}",
@@ -174,3 +179,10 @@ def test_a_target_of_the_profiles_gives_the_packages_its_settings(docker, tmp_pa
         f"site.example.com/kfp-hybrid/validation:{__version__}",
     }
     assert "plant-registry" in package.text
+
+
+def test_a_variant_that_packages_ask_for_is_needed_too(tmp_path):
+    profile = KubeflowProfile(kind="kubeflow", auth={"kind": "kubeconfig"}, registry=f"{SITE}/kfp-hybrid")
+    text = f"image: {SITE}/kfp-hybrid/tensorflow:1-gpu\nimage: other.{SITE}/kfp-hybrid/none:1\nimage: {SITE}/none:1\n"
+    (tmp_path / "package.yaml").write_text(text)
+    assert set(our_images(tmp_path, profile)) == OUR_PATHS | {"kfp-hybrid/tensorflow:1-gpu"}
