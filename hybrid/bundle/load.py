@@ -37,7 +37,7 @@ def load(folder: Path, registry: str, output: Path | None, say: Callable[[str], 
         say(f"pushed {registry}/{image.path}")
     if output is not None:
         _rewrite(folder, index, registry, output)
-    say(_next_steps(folder, index, output or folder))
+    say(_next_steps(folder, index, output))
 
 
 def _rewrite(folder: Path, index: Index, registry: str, output: Path) -> None:
@@ -54,13 +54,17 @@ def _rewrite(folder: Path, index: Index, registry: str, output: Path) -> None:
                 raise UserError(f"cannot write {target}: {error.strerror}; give another folder with -o") from None
 
 
-def _next_steps(folder: Path, index: Index, site: Path) -> str:
+def _next_steps(folder: Path, index: Index, output: Path | None) -> str:
+    # What is filled in must not become a part of the bundle, which would then be none any more.
+    site = output or Path("site")
+    copy = "" if output else f"  mkdir site && cp -r {folder / 'manifests'} {folder / 'packages'} site\n"
+    secrets = site / "manifests" / "secrets"
     overlay = site / "manifests" / "overlays" / "airgapped"
     return f"""Next, on a machine with Python {index.python} ({index.platform}):
   pip install --no-index --find-links {folder / "wheels"} kfp-hybrid=={index.version}
-  cp {overlay / "kfp-hybrid.toml"} .        # the target; `kfp-hybrid doctor onprem` checks it
+{copy}  cp {overlay / "kfp-hybrid.toml"} .        # the target; `kfp-hybrid doctor onprem` checks it
 On the cluster, in the namespace of Kubeflow Pipelines:
-  fill in {site / "manifests" / "secrets" / "object-store.env"} from the template beside it
-  kubectl apply -n kubeflow -k {site / "manifests" / "secrets"}
+  cp {secrets / "object-store.env.template"} {secrets / "object-store.env"}        # and fill it in
+  kubectl apply -n kubeflow -k {secrets}
   kubectl apply -k {overlay}
 Packages to upload by hand: {site / "packages"}"""

@@ -96,7 +96,7 @@ def test_it_is_checked_and_pushed_into_a_registry_from_an_empty_docker(made, doc
     index = json.loads((made.folder / "bundle.json").read_text())
     assert set(docker.read("pushed.json")) == {f"{SITE}/{image['path']}" for image in index["images"]}
     assert docker.read("pushed.json")[f"{SITE}/kfp-hybrid/tensorflow:{__version__}"] == "the image tensorflow"
-    assert f"kubectl apply -k {made.folder}/manifests/overlays/airgapped" in loaded.output
+    assert "kubectl apply -k site/manifests/overlays/airgapped" in loaded.output
 
 
 def test_a_registry_with_another_name_gets_manifests_and_packages_of_its_own(made, docker, tmp_path):
