@@ -62,6 +62,11 @@ class Accelerator:
     machines: Mapping[int, tuple[Machine, ...]]
     topologies: Mapping[int, str] = field(default_factory=dict)
 
+    @property
+    def is_gpu(self) -> bool:
+        """Whether it is a GPU, for which CUDA is needed; else it is a TPU."""
+        return self.kubernetes_resource == GPU_RESOURCE
+
     def node_labels(self, count: int) -> dict[str, str]:
         """The labels of nodes that have `count` of them.
 

@@ -12,14 +12,18 @@ REGISTRY = "ghcr.io/kfp-hybrid"
 USER = 10001  # the user and group of the images, by number: a name would not tell Kubernetes that it is not root
 
 
-def image(name: str) -> str:
-    """The reference of the image `name`, for `dsl.component(base_image=...)`."""
-    return f"{REGISTRY}/{name}:{__version__}"
+def image(name: str, variant: str = "") -> str:
+    """The reference of the image `name`, or of a variant of it, for `dsl.component(base_image=...)`."""
+    return f"{REGISTRY}/{name}:{__version__}{variant}"
 
 
 VALIDATION = image("validation")
 TENSORFLOW = image("tensorflow")
 DEPLOYMENT = image("deployment")
+
+GPU = "-gpu"
+TENSORFLOW_GPU = image("tensorflow", GPU)
+"""The same locked versions with CUDA; targets give it to steps that ask for a GPU."""
 
 
 def name_of(reference: str) -> str:

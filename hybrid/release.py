@@ -72,7 +72,7 @@ def index(folder: Path, targets: list[str]) -> str:
         "Upload one in the Kubeflow Pipelines UI, import it in the Vertex AI console, or hand it to `kfp-hybrid run`.\n"
         "\nThey are made with `kfp-hybrid.toml`, whose images are the released ones. Those for Vertex AI name a\n"
         "project and region where they deploy or train with AutoML: put in yours, and `kfp-hybrid compile` writes\n"
-        "your own.\n"
+        "your own; so it does for images in Artifact Registry, which is where Vertex AI pulls from.\n"
     ]
     for pipeline in pipeline_names():
         package = Package.load(folder / targets[0] / f"{pipeline}.yaml")

@@ -7,7 +7,7 @@ from kfp_hybrid.targets import Target
 
 
 @dsl.component(base_image=images.DEPLOYMENT, install_kfp_package=False)
-def concatenate(first: str, second: str) -> str:
+def concatenate(first: str, second: str, joined: dsl.Output[dsl.Artifact]) -> str:
     """Put two texts together.
 
     Args:
@@ -15,24 +15,30 @@ def concatenate(first: str, second: str) -> str:
         second: The second text.
 
     Returns:
-        Both, with a space between them.
+        joined: A file with both, which proves that steps can write to the pipeline root.
+        Output: Both, with a space between them.
     """
-    print(f"{first} {second}")
-    return f"{first} {second}"
+    text = f"{first} {second}"
+    print(text)
+    with open(joined.path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return text
 
 
 @dsl.component(base_image=images.DEPLOYMENT, install_kfp_package=False)
-def reverse(text: str) -> str:
+def reverse(text: dsl.Input[dsl.Artifact]) -> str:
     """Turn a text round.
 
     Args:
-        text: Any text.
+        text: A file with any text, which proves that steps can read what others wrote.
 
     Returns:
         The text from its end to its beginning.
     """
-    print(text[::-1])
-    return text[::-1]
+    with open(text.path, encoding="utf-8") as file:
+        reversed_text = file.read()[::-1]
+    print(reversed_text)
+    return reversed_text
 
 
 def hello(target: Target) -> dsl.base_component.BaseComponent:
@@ -40,7 +46,7 @@ def hello(target: Target) -> dsl.base_component.BaseComponent:
 
     @dsl.pipeline(name="hello", display_name="Hello")
     def pipeline(first: str = "hello", second: str = "world") -> str:
-        """Put two texts together and turn the result round: proves that images are found and that steps run.
+        """Put two texts together and turn the result round: proves that images are found and that steps share files.
 
         Args:
             first: The first text.
@@ -49,7 +55,7 @@ def hello(target: Target) -> dsl.base_component.BaseComponent:
         Returns:
             The reversed text.
         """
-        joined = target.configure(concatenate(first=first, second=second), cache=False)
-        return target.configure(reverse(text=joined.output), cache=False).output
+        joined = target.configure(concatenate(first=first, second=second), cache=False).outputs["joined"]
+        return target.configure(reverse(text=joined), cache=False).output
 
     return pipeline

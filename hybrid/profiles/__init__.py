@@ -24,6 +24,7 @@ from kfp_hybrid.profiles.models import (
     Toleration,
     VertexProfile,
     image_reference,
+    image_references,
 )
 
 __all__ = [
@@ -43,5 +44,6 @@ __all__ = [
     "VertexProfile",
     "find",
     "image_reference",
+    "image_references",
     "load",
 ]

@@ -114,7 +114,10 @@ class Images(Table):
         default=None, description="The image of the data components, by tag or digest.", examples=["1.4.0"]
     )
     tensorflow: ImageVersion | None = Field(
-        default=None, description="The image of training, evaluation and export.", examples=[f"sha256:{'4f' * 32}"]
+        default=None,
+        description="The image of training, evaluation and export; steps with a GPU then take it too, instead of the "
+        "variant with CUDA.",
+        examples=[f"sha256:{'4f' * 32}"],
     )
     deployment: ImageVersion | None = Field(
         default=None, description="The image of publishing and deployment.", examples=[f"1.4.0@sha256:{'4f' * 32}"]
@@ -543,12 +546,19 @@ class ProfileFile(Table):
     resources: dict[Name, Resources] = Field(default={}, description="What steps get, by the name that pipelines use.")
 
 
-def image_reference(profile: Profile, image: str) -> str:
+def image_references(profile: Profile) -> dict[str, str]:
+    """Each reference that components are written with, and the one that a target has in its place."""
+    there = {images.image(name): image_reference(profile, name) for name in Images.model_fields}
+    return {**there, images.TENSORFLOW_GPU: image_reference(profile, "tensorflow", images.GPU)}
+
+
+def image_reference(profile: Profile, image: str, variant: str = "") -> str:
     """The reference of an image of this collection on a target.
 
     Args:
         profile: The target.
         image: The image's name, such as "tensorflow".
+        variant: What is appended to the version of this package; a version that the profile gives stays as it is.
 
     Raises:
         UserError: there is no such image.
@@ -556,6 +566,6 @@ def image_reference(profile: Profile, image: str) -> str:
     if image not in Images.model_fields:
         raise UserError(f"there is no image {image}; this collection has: {', '.join(Images.model_fields)}")
     if isinstance(profile, LocalProfile):
-        return images.image(image)
-    version = getattr(profile.images, image) or __version__
+        return images.image(image, variant)
+    version = getattr(profile.images, image) or __version__ + variant
     return f"{profile.registry}/{image}{'@' if version.startswith('sha256:') else ':'}{version}"

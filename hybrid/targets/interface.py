@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from kfp import dsl
 from rich.console import Console
 
+from kfp_hybrid import images
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.lint import ERROR, Finding, lint
 from kfp_hybrid.package import Package
@@ -19,6 +20,12 @@ from kfp_hybrid.targets.runs import Registration, RunStatus, Schedule
 Component = dsl.base_component.BaseComponent
 POLL_SECONDS = 5.0
 NO_COLUMNS: list[str] = []
+
+
+def give_cuda(task: dsl.PipelineTask) -> None:
+    """Run a step of the image tensorflow in its variant with CUDA, without which a GPU would be idle."""
+    if task.container_spec is not None and task.container_spec.image == images.TENSORFLOW:
+        task.set_container_image(images.TENSORFLOW_GPU)
 
 
 class Target(ABC):

@@ -127,16 +127,16 @@ def test_a_mistake_is_one_line(command_line, command, complaint):
 def test_a_pipeline_in_a_file_of_ones_own_runs(command_line):
     (command_line.folder / "mine.py").write_text(
         "from kfp import dsl\n"
-        "from kfp_hybrid.pipelines.hello import reverse\n"
+        "from kfp_hybrid.pipelines.hello import concatenate\n"
         "def mine(target):\n"
         "    @dsl.pipeline(name='mine')\n"
         "    def pipeline(text: str = 'abc'):\n"
-        "        target.configure(reverse(text=text), retries=1, timeout_seconds=60)\n"
+        "        target.configure(concatenate(first=text, second='d'), retries=1, timeout_seconds=60)\n"
         "    return pipeline\n"
     )
     done = command_line("run", "mine.py")
     assert done.returncode == 0, done.stderr
-    assert "reverse: cba" in done.stdout
+    assert "concatenate: abc d" in done.stdout
 
 
 def test_a_file_without_the_function_is_refused(command_line):

@@ -18,7 +18,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from kfp_hybrid import images
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.package import writing
-from kfp_hybrid.profiles import KubeflowProfile, image_reference
+from kfp_hybrid.profiles import KubeflowProfile, image_references
 from kfp_hybrid.targets.interface import Component
 
 PLATFORM = "kubernetes"
@@ -100,17 +100,13 @@ def _complete(configuration: struct_pb2.Struct, container: Any, profile: Kubeflo
         reference.secret_name_parameter.runtime_value.constant.string_value = name
         if reference not in config.image_pull_secret:
             config.image_pull_secret.append(reference)
-    name = images.name_of(container["image"])
-    if container["image"] == _reference_in_source(name):
-        container["image"] = image_reference(profile, name)
+    references = image_references(profile)
+    if container["image"] in references:
+        container["image"] = references[container["image"]]
         if profile.security_context:
             _run_as_the_images_user(config)
     configuration.Clear()
     json_format.ParseDict(json_format.MessageToDict(config), configuration)
-
-
-def _reference_in_source(name: str) -> str:
-    return images.image(name) if name in images.names() else ""
 
 
 def _run_as_the_images_user(config: kubernetes_pb2.KubernetesExecutorConfig) -> None:

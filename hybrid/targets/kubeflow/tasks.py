@@ -6,6 +6,7 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
+from kfp_hybrid import images
 from kfp_hybrid.accelerators import accelerator
 from kfp_hybrid.components.deployment.deploy_model.component import deploy_model
 from kfp_hybrid.components.inference.predict_batch.component import predict_batch as predict_model_batch
@@ -14,7 +15,7 @@ from kfp_hybrid.components.training.train_model.component import train_model
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.profiles import KubeflowProfile, Resources, image_reference
 from kfp_hybrid.profiles.models import KubernetesSecret, Toleration
-from kfp_hybrid.targets.interface import Component
+from kfp_hybrid.targets.interface import Component, give_cuda
 
 ResourcesFor = Callable[[str], Resources]
 
@@ -69,11 +70,12 @@ def train(
             f"resources {resources}: only train_model trains on {wanted.nodes} nodes on Kubeflow; "
             f"give {component.name} resources with one node"
         )
+    _warn_of_spot(profile, resources, wanted, component.name)
     task = train_distributed(
         **inputs,
         nodes=wanted.nodes,
         runtime=profile.training_runtime,
-        image=image_reference(profile, "tensorflow"),
+        image=image_reference(profile, "tensorflow", images.GPU if _has_gpu(wanted) else ""),
         pod=_pod(profile, wanted),
         namespace=profile.namespace or "",
         service_account=profile.service_account or "",
@@ -120,14 +122,25 @@ def _limit(task: dsl.PipelineTask, wanted: Resources) -> None:
     if wanted.memory:
         task.set_memory_limit(wanted.memory)
     if wanted.accelerator:
-        task.set_accelerator_type(accelerator(wanted.accelerator).kubernetes_resource)
+        row = accelerator(wanted.accelerator)
+        task.set_accelerator_type(row.kubernetes_resource)
         task.set_accelerator_limit(wanted.count)
+        if row.is_gpu:
+            give_cuda(task)
+
+
+def _has_gpu(wanted: Resources) -> bool:
+    return wanted.accelerator is not None and accelerator(wanted.accelerator).is_gpu
+
+
+def _warn_of_spot(profile: KubeflowProfile, name: str, wanted: Resources, what: str) -> None:
+    if wanted.spot and profile.spot is None:
+        log.warning("resources %s: the profile has no table `spot` that says how to get onto spot nodes, "
+                    "so %s runs on any", name, what)  # fmt: skip
 
 
 def _place(task: dsl.PipelineTask, profile: KubeflowProfile, name: str, wanted: Resources) -> None:
-    if wanted.spot and profile.spot is None:
-        log.warning("resources %s: the profile has no table `spot` that says how to get onto spot nodes, "
-                    "so %s runs on any", name, task.name)  # fmt: skip
+    _warn_of_spot(profile, name, wanted, task.name)
     for key, value in profile.node_labels(wanted).items():
         kubernetes.add_node_selector(task, key, value)
     for toleration in profile.node_tolerations(wanted):

@@ -12,11 +12,10 @@ import yaml
 from google.protobuf import json_format
 from kfp import compiler, components
 
-from kfp_hybrid import images
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.lint.rules.values import LIMIT
 from kfp_hybrid.package import Package, writing
-from kfp_hybrid.profiles import VertexProfile, image_reference
+from kfp_hybrid.profiles import VertexProfile, image_references
 from kfp_hybrid.targets.interface import Component
 
 LONGEST_ID = 128
@@ -43,7 +42,7 @@ def _with_images(pipeline: Component, profile: VertexProfile) -> Component:
     All references are exchanged here, when the pipeline is written, so that none can be forgotten: also those that
     stand inside of an argument, as in a custom job.
     """
-    references = {images.image(name): image_reference(profile, name) for name in images.names()}
+    references = image_references(profile)
     ours = re.compile(rf"(?<![-\w./])(?:{'|'.join(map(re.escape, references))})(?![-\w.@])")
     text = ours.sub(lambda found: references[found[0]], json_format.MessageToJson(pipeline.pipeline_spec))
     changed = components.load_component_from_text(yaml.safe_dump(json.loads(text)))

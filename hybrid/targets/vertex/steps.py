@@ -10,6 +10,7 @@ from kfp_hybrid.accelerators import accelerator, vertex_machine
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.profiles import Resources, VertexProfile
 from kfp_hybrid.step import SECRET_SCHEME, TIMEOUT_VARIABLE
+from kfp_hybrid.targets.interface import give_cuda
 
 ResourcesFor = Callable[[str], Resources]
 
@@ -75,3 +76,4 @@ def _limit(task: dsl.PipelineTask, name: str, wanted: Resources) -> None:
                 f"steps with target.train, or give {task.name} other resources"
             )
         task.set_accelerator_type(row.vertex_type).set_accelerator_limit(wanted.count)
+        give_cuda(task)  # a step has no TPU

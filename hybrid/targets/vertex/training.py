@@ -8,6 +8,7 @@ from google_cloud_pipeline_components.v1.custom_job.component import custom_trai
 from google_cloud_pipeline_components.v1.custom_job.utils import create_custom_training_job_from_component
 from kfp import components, dsl
 
+from kfp_hybrid import images
 from kfp_hybrid.accelerators import Accelerator, accelerator, vertex_machine
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.profiles import Resources, VertexProfile
@@ -98,6 +99,8 @@ def _custom_job(profile: VertexProfile, component: Component, wanted: Resources,
     if row and row.topologies:
         for pool in _parameters(spec)["worker_pool_specs"]["defaultValue"]:
             pool["machine_spec"]["tpu_topology"] = row.topologies[wanted.count]
+    if gpu:
+        spec = json.loads(json.dumps(spec).replace(images.TENSORFLOW, images.TENSORFLOW_GPU))
     return _component(spec, component.name)
 
 

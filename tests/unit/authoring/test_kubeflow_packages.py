@@ -126,6 +126,28 @@ def test_every_step_has_the_images_nodes_and_security_context_of_the_profile(nam
         assert (context.run_as_user, context.run_as_group, context.run_as_non_root) == (10001, 10001, True)
 
 
+def test_a_step_with_a_gpu_has_the_image_with_cuda_and_no_other_step(compiled):
+    package = compiled("train_and_publish", target({"training": Resources(accelerator="L4")}, registry="r.local/ml"))
+    assert package.container("train-model")["image"] == f"r.local/ml/tensorflow:{__version__}-gpu"
+    assert package.container("evaluate-model")["image"] == f"r.local/ml/tensorflow:{__version__}"
+
+
+def test_the_nodes_of_a_training_with_gpus_have_the_image_with_cuda(compiled):
+    resources = {"training": Resources(accelerator="L4", nodes=2)}
+    package = compiled("train_and_publish", target(resources, registry="r.local/ml"))
+    assert f"r.local/ml/tensorflow:{__version__}-gpu" in package.text
+
+
+def test_a_version_that_the_profile_gives_is_taken_with_a_gpu_too(compiled):
+    package = compiled("train_and_publish", target({"training": Resources(accelerator="L4")}, **EVERYTHING))
+    assert package.container("train-model")["image"].endswith("4f4f")
+
+
+def test_spot_nodes_without_a_way_onto_them_are_warned_of_with_several_nodes_too(compiled, caplog):
+    compiled("train_and_publish", target({"training": Resources(nodes=2, spot=True)}))
+    assert "resources training: the profile has no table `spot`" in caplog.text
+
+
 def test_a_platform_that_chooses_the_user_itself_gets_no_security_context(compiled):
     package = compiled("hello", target(security_context=False))
     assert not any(package.kubernetes(step).HasField("security_context") for step in package.executors())

@@ -8,6 +8,7 @@ from kfp_hybrid.lint import lint
 from kfp_hybrid.lint.spec import Pipeline
 from kfp_hybrid.package import Package
 from kfp_hybrid.profiles import Resources, VertexProfile
+from kfp_hybrid.sources import compile_pipeline
 from kfp_hybrid.targets.vertex import VertexTarget
 
 SECRET = "projects/ml-production/secrets/s3-secret-key/versions/latest"
@@ -129,3 +130,12 @@ def test_a_step_that_starts_a_job_refuses_what_the_job_would_not_get(target, set
         target.configure(trained, retries=2, cache=False)
         with pytest.raises(UserError, match="the step work starts a job of its own on Vertex AI, which gets neither"):
             target.configure(trained, **settings)
+
+
+@pytest.mark.parametrize("wanted", [Resources(accelerator="L4"), Resources(accelerator="L4", spot=True)])
+def test_training_with_a_gpu_has_the_image_with_cuda(target, tmp_path, wanted):
+    target.resources_for = lambda name: wanted if name == "training" else Resources()
+    compile_pipeline("train_and_publish", target, tmp_path / "package.yaml")
+    text = (tmp_path / "package.yaml").read_text()
+    assert text.count("tensorflow:0.1.0-gpu") == 1  # the step, or the custom job that it is
+    assert text.count("tensorflow:0.1.0") > 1  # all others
