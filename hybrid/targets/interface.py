@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from kfp import dsl
 from rich.console import Console
@@ -17,7 +17,7 @@ from kfp_hybrid.targets.doctor import Check
 from kfp_hybrid.targets.progress import Progress
 from kfp_hybrid.targets.runs import Registration, RunStatus, Schedule
 
-Component = dsl.base_component.BaseComponent
+Component: TypeAlias = dsl.base_component.BaseComponent
 POLL_SECONDS = 5.0
 NO_COLUMNS: list[str] = []
 

@@ -60,7 +60,7 @@ def _from_console(client: Client, run: kfp_server_api.V2beta1Run, package: Packa
 def _lines_of(response: urllib3.HTTPResponse) -> Iterator[str]:
     response.auto_close = False  # or the last lines are lost
     try:
-        for line in io.TextIOWrapper(response, "utf-8", "replace"):  # type: ignore[type-var] - it is an io.IOBase
+        for line in io.TextIOWrapper(response, "utf-8", "replace"):  # type: ignore[type-var]
             yield line.rstrip("\r\n")
     except urllib3.exceptions.HTTPError as error:
         raise UserError(f"the connection was cut, and the log goes on: {reason(error)}; ask for it again") from None

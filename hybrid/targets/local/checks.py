@@ -1,6 +1,7 @@
 """What `doctor` looks at on this machine."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 from kfp_hybrid import images
@@ -14,13 +15,10 @@ ENVIRONMENTS_GIB = 6
 def checks(cache: Path, runs: Path) -> list[Check]:
     """The checks of the local target, in order."""
     return [
-        Check("environments can be kept", lambda: _writable(cache), needed=True),
-        *(
-            Check(f"environment of image {image}", lambda image=image: _environment(image, cache))
-            for image in images.names()
-        ),
-        Check("disk space", lambda: _space(cache)),
-        Check("runs can be written", lambda: _writable(runs)),
+        Check("environments can be kept", partial(_writable, cache), needed=True),
+        *(Check(f"environment of image {image}", partial(_environment, image, cache)) for image in images.names()),
+        Check("disk space", partial(_space, cache)),
+        Check("runs can be written", partial(_writable, runs)),
     ]
 
 

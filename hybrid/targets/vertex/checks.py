@@ -111,7 +111,7 @@ def _image(client: Client, name: str) -> str:
     reference = image_reference(client.profile, name)
     registry = reference.partition("/")[0]
     of_google = registry.endswith(GOOGLE_REGISTRIES)
-    token = ("oauth2accesstoken", client.credentials.token) if of_google else None
+    token = ("oauth2accesstoken", str(client.credentials.token)) if of_google else None
     digest = image_in_registry(reference, credentials=token)
     if not of_google:
         raise CheckWarning(
