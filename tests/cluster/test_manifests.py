@@ -12,7 +12,7 @@ from kubernetes import client
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "kustomize"))
 
-from manifests import OVERLAYS, STORES, build, kubectl, overlay, with_store
+from manifests import OVERLAYS, STORES, build, kubectl, overlay, pod_specs, with_store
 
 OURS = "app.kubernetes.io/part-of=kfp-hybrid"
 KINDS = (
@@ -36,12 +36,17 @@ def run(admin_kubeconfig):
 
 
 def placed(objects, namespace):
-    """The objects in another namespace: many tests share a cluster, and one may have a real Kubeflow."""
+    """The objects in another namespace: many tests share a cluster, and one may have a real Kubeflow.
+
+    Their pods, whose images are not there, end at once.
+    """
     copies = json.loads(json.dumps(objects))
     for item in copies:
         item["metadata"]["namespace"] = namespace
         for subject in item.get("subjects", []):
             subject["namespace"] = namespace
+        for spec in pod_specs(item):
+            spec["terminationGracePeriodSeconds"] = 0
     return copies
 
 
@@ -62,7 +67,7 @@ def test_an_overlay_passes_the_server_is_applied_once_and_is_gone_after_deleting
     assert [line for line in again if not line.endswith(" unchanged")] == []
 
     run("delete", "--wait", "-f", "-", objects=objects)
-    end = time.monotonic() + 180  # the pods of Jobs go when the garbage collector comes to them
+    end = time.monotonic() + 120  # the pods of Jobs go when the garbage collector comes to them
     while left := ours(run, namespace):
         assert time.monotonic() < end, left
         time.sleep(0.5)
