@@ -8,6 +8,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 KILLED = 137
+ONE_STREAM = ["sh", "-c", 'exec "$@" 2>&1', "sh"]  # Docker keeps no order between the standard output and errors
 
 
 class ContainerSteps:
@@ -63,6 +65,8 @@ class ContainerSteps:
             "environment": {"KFP_HYBRID_CHECKPOINTS": str(checkpoints)},
         }
         self.kfp_runner = local.DockerRunner(**self._options)
+        self._creator = ThreadPoolExecutor(1)
+        self._creator.submit(int).result()  # starts its thread, which would take a while when a container is made
         self._running: set[Container] = set()
         self._lock = threading.RLock()  # reentrant, since `stop` is called by signal handlers
         self._stopped = False
@@ -70,19 +74,25 @@ class ContainerSteps:
     def run(self, image: str, command: list[str], variables: dict[str, str], scratch: Path, log: Path) -> int:
         """Run a step to its end, its output into the file `log`, and return its exit status."""
         options = {**self._options, "environment": variables, "volumes": self._volumes(command, scratch)}
-        container = self._client.containers.create(image, command, **options)
+        # In a thread, which no interruption reaches: a container is either not made, or known and removed.
+        creating = self._creator.submit(
+            self._client.containers.create, image, command, entrypoint=ONE_STREAM, **options
+        )
         try:
+            container = creating.result()
+            printed = container.attach(stream=True, logs=True)  # before it starts, so that nothing it prints is missed
             with self._lock:
                 if self._stopped:
                     return KILLED
                 container.start()
                 self._running.add(container)
             with log.open("ab") as output:
-                for piece in container.logs(stream=True, follow=True):
+                for piece in printed:
                     output.write(piece)
                     output.flush()
             return container.wait()["StatusCode"]
         finally:
+            container = creating.result()
             self._running.discard(container)
             container.remove(force=True)
 
