@@ -1,8 +1,9 @@
 """A compiled pipeline: what it asks for, which steps it has, and the images they run in."""
 
-import contextlib
+import ast
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 import yaml
 from google.protobuf import json_format
-from kfp.dsl import component_factory
+from kfp import compiler
+from kfp.dsl import base_component, component_factory
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from kfp_hybrid.errors import UserError
@@ -91,7 +93,7 @@ class Package:
         if spec.HasField("default_value"):
             value = json_format.MessageToDict(spec.default_value)
             value = int(value) if kind.types == (int,) else value
-            default = f"default: {json.dumps(value, ensure_ascii=False)}"
+            default = f"default: {json.dumps(value, ensure_ascii=False, sort_keys=True)}"
         return f"{spec.description} [{kind.title}; {default}]"
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -115,9 +117,13 @@ class Package:
         return {name: _typed(name, value, self.parameters[name].parameter_type) for name, value in given.items()}
 
 
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """What may happen while a package is written to `path`.
+def write_package(pipeline: base_component.BaseComponent, path: Path, **options: Any) -> None:
+    """Compile a pipeline into a file; the same pipeline gives the same bytes.
+
+    Args:
+        pipeline: The pipeline.
+        path: The file to write.
+        options: Further arguments of kfp's compiler.
 
     Raises:
         UserError: it cannot be written there.
@@ -126,9 +132,24 @@ def writing(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write {path}: the name of a package ends in .yaml; give another file with -o")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield
+        compiler.Compiler().compile(pipeline, str(path), **options)
+        path.write_text(_DEFAULT.sub(_in_order_of_keys, path.read_text("utf-8")), "utf-8")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; give another file with -o") from None
+
+
+# A line in the head of a package. Its dictionary comes from a protobuf map, which has another order in each process.
+_DEFAULT = re.compile(r"^(#\s+\w+: (?:dict|list) \[Default: )(.*)(?=\]$)", re.MULTILINE)
+
+
+def _in_order_of_keys(line: re.Match[str]) -> str:
+    return line[1] + repr(_sorted(ast.literal_eval(line[2])))
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from typing import Any
 
 import yaml
 from google.protobuf import json_format, struct_pb2
-from kfp import compiler, components
+from kfp import components
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from kfp_hybrid import images
 from kfp_hybrid.errors import UserError
-from kfp_hybrid.package import writing
+from kfp_hybrid.package import write_package
 from kfp_hybrid.profiles import KubeflowProfile, image_references
 from kfp_hybrid.targets.interface import Component
 
@@ -32,8 +32,7 @@ def write(pipeline: Component, profile: KubeflowProfile, path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    with writing(path):
-        compiler.Compiler().compile(_completed(pipeline, profile), str(path))
+    write_package(_completed(pipeline, profile), path)
 
 
 def write_custom_resources(pipeline: Component, profile: KubeflowProfile, path: Path, version: str) -> None:
@@ -58,10 +57,7 @@ def write_custom_resources(pipeline: Component, profile: KubeflowProfile, path: 
         namespace=profile.namespace,
         include_pipeline_manifest=True,
     )
-    with writing(path):
-        compiler.Compiler().compile(
-            completed, str(path), kubernetes_manifest_format=True, kubernetes_manifest_options=options
-        )
+    write_package(completed, path, kubernetes_manifest_format=True, kubernetes_manifest_options=options)
 
 
 def _completed(pipeline: Component, profile: KubeflowProfile) -> Component:

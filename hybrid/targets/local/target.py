@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kfp import compiler, dsl
+from kfp import dsl
 from rich.console import Console
 
 from kfp_hybrid.errors import UserError
-from kfp_hybrid.package import Package, writing
+from kfp_hybrid.package import Package, write_package
 from kfp_hybrid.step import TIMEOUT_VARIABLE
 from kfp_hybrid.targets.doctor import Check
 from kfp_hybrid.targets.interface import NO_COLUMNS, Component, Target
@@ -92,8 +92,7 @@ class LocalTarget(Target):
 
     def compile(self, pipeline: Component, path: Path) -> None:
         """Write the package as kfp compiles it."""
-        with writing(path):
-            compiler.Compiler().compile(pipeline, str(path))
+        write_package(pipeline, path)
 
     def submit(self, package: Package, arguments: Mapping[str, Any], *, caching: bool = True) -> RunStatus:
         """Run a package to its end, with its progress on the standard output."""

@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 from google.protobuf import json_format
-from kfp import compiler, components
+from kfp import components
 
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.lint.rules.values import LIMIT
-from kfp_hybrid.package import Package, writing
+from kfp_hybrid.package import Package, write_package
 from kfp_hybrid.profiles import VertexProfile, image_references
 from kfp_hybrid.targets.interface import Component
 
@@ -32,8 +32,7 @@ def write(pipeline: Component, profile: VertexProfile, path: Path) -> None:
             f"the pipeline {pipeline.name} calls kfp.kubernetes or has a PipelineConfig, and Vertex AI refuses a "
             "package with such settings; leave them to target.configure"
         )
-    with writing(path):
-        compiler.Compiler().compile(_with_images(pipeline, profile), str(path))
+    write_package(_with_images(pipeline, profile), path)
 
 
 def _with_images(pipeline: Component, profile: VertexProfile) -> Component:

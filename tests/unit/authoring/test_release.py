@@ -1,6 +1,9 @@
 """The compiled packages that users upload: the same source gives the same bytes, and a stale one is found."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -25,6 +28,20 @@ def test_every_pipeline_is_released_for_every_target(released):
 
 def test_the_same_source_gives_the_same_bytes(released):
     assert release.stale(released) == []
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "2", "3"])
+def test_another_process_gives_the_same_bytes(released, tmp_path, hash_seed):
+    """Maps of protobuf have another order in each process."""
+    code = (
+        "import sys, pathlib; from kfp_hybrid.sources import compile_pipeline; "
+        "from kfp_hybrid.targets.local import LocalTarget; "
+        "compile_pipeline('train_without_code', LocalTarget(pathlib.Path('cache')), pathlib.Path(sys.argv[1]))"
+    )
+    package = tmp_path / "package.yaml"
+    environ = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    subprocess.run([sys.executable, "-c", code, package], check=True, env=environ)
+    assert package.read_text() == (released / "local" / "train_without_code.yaml").read_text()
 
 
 def test_a_changed_a_missing_and_a_foreign_file_are_stale(released, tmp_path):
