@@ -17,21 +17,26 @@ unit_tests_of() {
   PYTHONPATH=$tools .venv/bin/kfp-hybrid python "$1" -m pytest "tests/unit/$1" "${@:2}"
 }
 
-# The two long ones side by side: each keeps one core busy.
-validation_output=$(mktemp)
-trap 'rm -f "$validation_output"; kill $(jobs -p) 2>/dev/null || true' EXIT
-unit_tests_of validation "$@" > "$validation_output" 2>&1 &
-validation=$!
+# Two lanes side by side, each of which keeps about one core busy.
+beside() {
+  local status=0
+  unit_tests_of validation "$@" || status=$?
+  echo "== the real clients of Kubeflow and Google Cloud, against servers on this machine"
+  .venv/bin/python -m pytest tests/contract "$@" || status=$?
+  echo "== a real Kubernetes"
+  .venv/bin/python -m pytest tests/cluster "$@" || status=$?
+  return "$status"
+}
+
+output=$(mktemp)
+trap 'rm -f "$output"; kill $(jobs -p) 2>/dev/null || true' EXIT
+beside "$@" > "$output" 2>&1 &
+lane=$!
 status=0
 unit_tests_of deployment "$@" || status=$?
 unit_tests_of tensorflow "$@" || status=$?
-wait "$validation" || status=$?
-cat "$validation_output"
-
 echo "== unit tests of the library, and real runs on this machine"
 .venv/bin/python -m pytest tests/unit/authoring tests/local "$@" || status=$?
-echo "== the real clients of Kubeflow and Google Cloud, against servers on this machine"
-.venv/bin/python -m pytest tests/contract "$@" || status=$?
-echo "== a real Kubernetes"
-.venv/bin/python -m pytest tests/cluster "$@" || status=$?
+wait "$lane" || status=$?
+cat "$output"
 exit "$status"
