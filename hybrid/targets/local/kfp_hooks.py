@@ -1,8 +1,9 @@
-"""The two places where a local run takes over from kfp.local. The only private names of kfp that this project touches.
+"""The places where a local run takes over from kfp.local. The only private names of kfp that this project touches.
 
 kfp.local starts every step in the authoring interpreter and caches by the spelling of a step's inputs. Here a
 step runs in the environment of its image, and a step whose input file changed is not the same step any more.
-Both classes are looked up by kfp at call time; `tests/unit/authoring/test_kfp_hooks.py` fails when that changes.
+With Docker, kfp takes a failed container that has vanished for one that succeeded; here none vanishes.
+The classes are looked up by kfp at call time; `tests/unit/authoring/test_kfp_hooks.py` fails when that changes.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kfp import dsl
+from kfp import dsl, local
 from kfp.local import cache, status, subprocess_task_handler, task_handler_interface
 
 RunStep = Callable[[str, str, list[str], dict[str, str]], int]
@@ -81,8 +82,10 @@ class StepCache(cache.LocalCache):
 
 
 @contextlib.contextmanager
-def hooked(run_step: RunStep, version: str, on_hit: Callable[[str, dict[str, Any]], None]) -> Iterator[None]:
-    """kfp.local with this project's step handler and cache, for as long as the context lasts."""
+def hooked(
+    runner: Any, run_step: RunStep, version: str, on_hit: Callable[[str, dict[str, Any]], None]
+) -> Iterator[None]:
+    """kfp.local with this project's step handler for `runner`, and its cache, for as long as the context lasts."""
 
     def handler(*args: Any, **kwargs: Any) -> StepHandler:
         return StepHandler(*args, **kwargs, run_step=run_step)
@@ -91,12 +94,24 @@ def hooked(run_step: RunStep, version: str, on_hit: Callable[[str, dict[str, Any
         def __init__(self, cache_root: str) -> None:
             super().__init__(cache_root, version=version, on_hit=on_hit)
 
-    originals = subprocess_task_handler.SubprocessTaskHandler, cache.LocalCache
-    subprocess_task_handler.SubprocessTaskHandler, cache.LocalCache = handler, RunCache  # type: ignore[misc,assignment]
+    hooks = [(*_handler_of(runner), handler), (cache, "LocalCache", RunCache)]
+    originals = [getattr(module, name) for module, name, _ in hooks]
+    for module, name, ours in hooks:
+        setattr(module, name, ours)
     try:
         yield
     finally:
-        subprocess_task_handler.SubprocessTaskHandler, cache.LocalCache = originals  # type: ignore[misc]
+        for (module, name, _), original in zip(hooks, originals, strict=True):
+            setattr(module, name, original)
+
+
+def _handler_of(runner: Any) -> tuple[Any, str]:
+    """The module and the name of the class that kfp.local starts the steps of `runner` with."""
+    if isinstance(runner, local.DockerRunner):
+        from kfp.local import docker_task_handler  # which needs the package docker
+
+        return docker_task_handler, "DockerTaskHandler"
+    return subprocess_task_handler, "SubprocessTaskHandler"
 
 
 @dataclass(frozen=True)

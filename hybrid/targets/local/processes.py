@@ -1,4 +1,4 @@
-"""The processes of the steps that are running: started in a group of their own, and never left behind."""
+"""Steps as processes in the environments of their images: in a group of their own, and never left behind."""
 
 import contextlib
 import os
@@ -8,20 +8,40 @@ import subprocess
 import threading
 from pathlib import Path
 
+from kfp import local
+
 GRACE_SECONDS = 10.0
 _EXECUTOR_PREFACE = re.compile(r"\A.*?Got executor_input:\n.*?\n}\n", re.DOTALL)
 
 
 class StepProcesses:
-    """Starts steps and, when told to stop, ends all of them with everything they started."""
+    """Starts steps and, when told to stop, ends all of them with everything they started.
 
-    def __init__(self) -> None:
+    Attributes:
+        version: What the steps' results depend on besides their inputs: the code and the environments.
+        kfp_runner: What `kfp.local.init` takes.
+    """
+
+    def __init__(self, pythons: dict[str, Path], code: Path, cache: Path) -> None:
+        """Set up the steps of a run.
+
+        Args:
+            pythons: The interpreter of each image, by its reference.
+            code: The folder to put on the steps' import path.
+            cache: The cache directory of this tool, where trainings keep their checkpoints.
+        """
+        self.version = " ".join([code.name, *sorted(str(python) for python in pythons.values())])
+        self.kfp_runner = local.SubprocessRunner(use_venv=False)
+        self._pythons = pythons
+        self._code = code
+        self._cache = cache
         self._running: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
         self.stopped = False
 
-    def run(self, command: list[str], environ: dict[str, str], log: Path) -> int:
+    def run(self, image: str, command: list[str], variables: dict[str, str], scratch: Path, log: Path) -> int:
         """Run a step to its end, its output into the file `log`, and return its exit status."""
+        environ = self._environ(image, variables, scratch)
         with log.open("ab") as output:
             with self._lock:
                 if self.stopped:
@@ -43,6 +63,22 @@ class StepProcesses:
             self.stopped = True
             for process in self._running:
                 _signal_group(process, signal.SIGTERM)
+
+    def _environ(self, image: str, variables: dict[str, str], scratch: Path) -> dict[str, str]:
+        """The variables of a step: this process's own, with the image's interpreter as `python3`."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        return {
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            **inherited,
+            "PATH": f"{self._pythons[image].parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "PYTHONPATH": str(self._code),
+            "PYTHONNOUSERSITE": "1",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONIOENCODING": "utf-8",
+            "TMPDIR": str(scratch),
+            "KFP_HYBRID_CHECKPOINTS": str(self._cache / "checkpoints"),
+            **variables,
+        }
 
     def _end(self, process: subprocess.Popen) -> None:
         """Make sure that nothing of the step's process group is left."""

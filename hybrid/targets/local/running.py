@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import secrets
 import shutil
 import signal
@@ -12,10 +11,10 @@ import time
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 from google.protobuf import json_format
@@ -24,10 +23,9 @@ from rich.console import Console
 
 from kfp_hybrid import images
 from kfp_hybrid.errors import UserError
-from kfp_hybrid.package import Package
+from kfp_hybrid.package import Package, Step
 from kfp_hybrid.targets.local import kfp_hooks
 from kfp_hybrid.targets.local.kfp_hooks import OutputArtifact
-from kfp_hybrid.targets.local.processes import StepProcesses
 from kfp_hybrid.targets.local.records import RunRecord
 from kfp_hybrid.targets.progress import Progress
 
@@ -52,25 +50,27 @@ class Run:
         return self.folder / "logs" / f"{step}.log"
 
 
+class Steps(Protocol):
+    """What starts the steps of a run."""
+
+    version: str  # what the steps' results depend on besides their inputs
+    kfp_runner: local.SubprocessRunner | local.DockerRunner
+
+    def run(self, image: str, command: list[str], variables: dict[str, str], scratch: Path, log: Path) -> int:
+        """Run a step to its end, its output into the file `log`, and return its exit status."""
+
+    def stop(self) -> None:
+        """End every running step, and start no more."""
+
+
 class Running:
     """One run while it goes on: what kfp.local calls back, and where the run's files go."""
 
-    def __init__(
-        self,
-        folder: Path,
-        pythons: dict[str, Path],
-        code_folder: Path,
-        cache: Path,
-        progress: Progress,
-        record: RunRecord,
-    ) -> None:
+    def __init__(self, folder: Path, steps: Steps, progress: Progress, record: RunRecord) -> None:
         self.run = Run(folder, succeeded=False)
-        self._pythons = pythons
-        self._code = code_folder
-        self._cache = cache
+        self._steps = steps
         self._progress = progress
         self._record = record
-        self._processes = StepProcesses()
 
     def execute(self, package: Package, arguments: dict[str, Any], step_cache: Path | None) -> Run:
         """Run the package to its end; without `step_cache`, every step."""
@@ -78,15 +78,13 @@ class Running:
         pipeline = components.load_component_from_text(_with_a_component_per_task(package))
         (folder / "package.yaml").write_text(package.text, "utf-8")
         (folder / "parameters.json").write_text(json.dumps(arguments, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        # Everything that the steps' results depend on, besides their inputs.
-        version = " ".join([self._code.name, *sorted(str(python) for python in self._pythons.values())])
         with (
-            _stopping_on_signals(self._processes.stop),
-            kfp_hooks.hooked(self._run_step, version, self._cached),
+            _stopping_on_signals(self._steps.stop),
+            kfp_hooks.hooked(self._steps.kfp_runner, self._run_step, self._steps.version, self._cached),
             _quiet(folder / "logs" / "kfp.log"),
         ):
             local.init(
-                local.SubprocessRunner(use_venv=False),
+                self._steps.kfp_runner,
                 pipeline_root=str(folder / "artifacts"),
                 workspace_root=str(folder / "scratch"),
                 enable_caching=step_cache is not None,
@@ -112,8 +110,10 @@ class Running:
     def _run_step(self, step: str, image: str, command: list[str], variables: dict[str, str]) -> int:
         self._progress.started(step)
         self._record.write("running")
+        scratch = self.run.folder / "scratch"
+        scratch.mkdir(exist_ok=True)
         try:
-            status = self._processes.run(command, self._environ(image, variables), self.run.log(step))
+            status = self._steps.run(image, command, variables, scratch, self.run.log(step))
         except BaseException:
             self._progress.ended(step, "stopped")
             raise
@@ -131,43 +131,35 @@ class Running:
         self._progress.ended(step, "cached")
         self._record.write("running")
 
-    def _environ(self, image: str, variables: dict[str, str]) -> dict[str, str]:
-        """The variables of a step: this process's own, with the image's interpreter as `python3`."""
-        scratch = self.run.folder / "scratch"
-        scratch.mkdir(exist_ok=True)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        return {
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-            **inherited,
-            "PATH": f"{self._pythons[image].parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            "PYTHONPATH": str(self._code),
-            "PYTHONNOUSERSITE": "1",
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONIOENCODING": "utf-8",
-            "TMPDIR": str(scratch),
-            "KFP_HYBRID_CHECKPOINTS": str(self._cache / "checkpoints"),
-            **variables,
-        }
 
-
-def image_of_step(task: str, reference: str, is_python_component: bool) -> str:
-    """The image of this collection that `reference` names.
+def image_of_step(step: Step) -> str:
+    """The image of this collection that a step names.
 
     Raises:
         UserError: the step cannot run in an environment of this machine.
     """
-    name = images.name_of(reference)
+    name = images.name_of(step.image)
     if name not in images.names():
         raise UserError(
-            f"step {task} uses the image {reference}, which has no lock file here; the local target runs the images "
-            f"{', '.join(images.names())}. Run the pipeline on a cluster, or give the step one of them."
-        )
-    if not is_python_component:
-        raise UserError(
-            f"step {task} is a container component; the local target runs Python components only. "
-            "Run the pipeline on a cluster."
+            f"step {step.task} uses the image {step.image}, which has no lock file here; the local target runs the "
+            f"images {', '.join(images.names())}. Run the pipeline on a cluster or with --runner docker, or give the "
+            "step one of them."
         )
     return name
+
+
+def require_python_components(steps: Iterable[Step]) -> None:
+    """Refuse a package that cannot run on this machine.
+
+    Raises:
+        UserError: a step is a container component.
+    """
+    for step in steps:
+        if not step.is_python_component:
+            raise UserError(
+                f"step {step.task} is a container component; the local target runs Python components only. "
+                "Run the pipeline on a cluster."
+            )
 
 
 def new_folder(runs: Path, pipeline: str) -> Path:

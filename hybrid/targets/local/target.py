@@ -1,7 +1,7 @@
 """Run a compiled pipeline on this machine with kfp.local, each step in the environment of its image."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,22 @@ from kfp import dsl
 from rich.console import Console
 
 from kfp_hybrid.errors import UserError
-from kfp_hybrid.package import Package, write_package
+from kfp_hybrid.package import Package, Step, write_package
 from kfp_hybrid.step import TIMEOUT_VARIABLE
 from kfp_hybrid.targets.doctor import Check
 from kfp_hybrid.targets.interface import NO_COLUMNS, Component, Target
 from kfp_hybrid.targets.local import checks, code, environments, records
+from kfp_hybrid.targets.local.processes import StepProcesses
 from kfp_hybrid.targets.local.records import RunRecord
-from kfp_hybrid.targets.local.running import Run, Running, image_of_step, new_folder, notifier
+from kfp_hybrid.targets.local.running import (
+    Run,
+    Running,
+    Steps,
+    image_of_step,
+    new_folder,
+    notifier,
+    require_python_components,
+)
 from kfp_hybrid.targets.progress import Progress
 from kfp_hybrid.targets.runs import Registration, RunStatus, Schedule
 
@@ -31,17 +40,21 @@ class LocalTarget(Target):
 
     kind = "local"
 
-    def __init__(self, cache: Path, name: str = "local", folder: Path = Path(RUNS)) -> None:
+    def __init__(
+        self, cache: Path, name: str = "local", folder: Path = Path(RUNS), runner: str = "environments"
+    ) -> None:
         """Open this machine as a target.
 
         Args:
             cache: Where environments and the results of steps are kept.
             name: The profile's name.
             folder: Where runs go, each into a folder of its own.
+            runner: "environments" runs steps in the environments of their images, "docker" as containers.
         """
         self.cache = cache
         self.name = name
         self.folder = folder
+        self.runner = runner
 
     def configure(
         self,
@@ -158,14 +171,23 @@ class LocalTarget(Target):
             KeyboardInterrupt: the run was interrupted; its running step has been stopped.
         """
         steps = package.steps()
-        needed = {step.image: image_of_step(step.task, step.image, step.is_python_component) for step in steps}
-        notify = notifier(console)
-        pythons = {image: environments.ensure_environment(name, self.cache, notify) for image, name in needed.items()}
+        starter = self._starter(steps, notifier(console))
         folder = new_folder(self.folder, package.name)
         progress = Progress(package.name, [step.task for step in steps], console)
         with progress, RunRecord(folder, progress.statuses) as record:
-            running = Running(folder, pythons, code.snapshot(self.cache), self.cache, progress, record)
+            running = Running(folder, starter, progress, record)
             return running.execute(package, arguments, self._step_cache() if caching else None)
+
+    def _starter(self, steps: Sequence[Step], notify: Callable[[str], None]) -> Steps:
+        if self.runner == "docker":
+            from kfp_hybrid.targets.local.docker import ContainerSteps
+
+            require_python_components(steps)
+            return ContainerSteps([step.image for step in steps], self.folder, self.cache, notify)
+        images = {step.image: image_of_step(step) for step in steps}
+        require_python_components(steps)
+        pythons = {image: environments.ensure_environment(name, self.cache, notify) for image, name in images.items()}
+        return StepProcesses(pythons, code.snapshot(self.cache), self.cache)
 
     def _step_cache(self) -> Path:
         return self.cache / "steps"

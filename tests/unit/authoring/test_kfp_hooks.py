@@ -4,7 +4,8 @@ import inspect
 import os
 
 import pytest
-from kfp.local import cache, subprocess_task_handler, task_dispatcher, task_handler_interface
+from kfp import local
+from kfp.local import cache, docker_task_handler, subprocess_task_handler, task_dispatcher, task_handler_interface
 
 from kfp_hybrid.targets.local import kfp_hooks
 
@@ -13,11 +14,16 @@ def parameters(function):
     return list(inspect.signature(function).parameters)
 
 
-def test_kfp_creates_step_handlers_by_the_name_and_with_the_arguments_that_are_hooked():
-    assert issubclass(subprocess_task_handler.SubprocessTaskHandler, task_handler_interface.ITaskHandler)
-    theirs = parameters(subprocess_task_handler.SubprocessTaskHandler.__init__)
-    assert theirs == ["self", "image", "full_command", "pipeline_root", "runner", "env_vars"]
-    assert "subprocess_task_handler.SubprocessTaskHandler" in inspect.getsource(task_dispatcher)
+HANDLERS = {"SubprocessTaskHandler": subprocess_task_handler, "DockerTaskHandler": docker_task_handler}
+RUNNERS = {"SubprocessTaskHandler": local.SubprocessRunner(use_venv=False), "DockerTaskHandler": local.DockerRunner()}
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+def test_kfp_creates_step_handlers_by_the_name_and_with_the_arguments_that_are_hooked(name):
+    theirs = getattr(HANDLERS[name], name)
+    assert issubclass(theirs, task_handler_interface.ITaskHandler)
+    assert parameters(theirs.__init__) == ["self", "image", "full_command", "pipeline_root", "runner", "env_vars"]
+    assert f"{HANDLERS[name].__name__.rpartition('.')[2]}.{name}" in inspect.getsource(task_dispatcher)
 
 
 def test_kfp_creates_its_cache_by_the_name_and_with_the_arguments_that_are_hooked():
@@ -26,11 +32,13 @@ def test_kfp_creates_its_cache_by_the_name_and_with_the_arguments_that_are_hooke
     assert "LocalCache(cache_root=cache_root)" in inspect.getsource(cache.get_local_cache)
 
 
-def test_the_hooks_are_gone_after_the_run():
-    before = subprocess_task_handler.SubprocessTaskHandler, cache.LocalCache
-    with kfp_hooks.hooked(lambda *step: 0, "1", lambda *hit: None):
-        assert (subprocess_task_handler.SubprocessTaskHandler, cache.LocalCache) != before
-    assert (subprocess_task_handler.SubprocessTaskHandler, cache.LocalCache) == before
+@pytest.mark.parametrize("name", HANDLERS)
+def test_the_hooks_are_gone_after_the_run(name):
+    before = getattr(HANDLERS[name], name), cache.LocalCache
+    with kfp_hooks.hooked(RUNNERS[name], lambda *step: 0, "1", lambda *hit: None):
+        now = getattr(HANDLERS[name], name), cache.LocalCache
+        assert now[0] is not before[0] and now[1] is not before[1]
+    assert (getattr(HANDLERS[name], name), cache.LocalCache) == before
 
 
 @pytest.fixture
