@@ -21,12 +21,21 @@ class Commands(click.Group):
             raise click.ClickException(str(error)) from None
 
 
+class Plain(logging.Formatter):
+    """One line that looks like the command line's errors."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Show the level and the message."""
+        return f"{record.levelname.lower()}: {super().format(record)}"
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="kfp-hybrid")
 def main() -> None:
     """TensorFlow pipelines that run on this machine, on Kubeflow and on Vertex AI."""
-    logging.addLevelName(logging.WARNING, "warning")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Plain())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 for module in (authoring, runs, catalogue, doctor, predict, models, local, bundle):
