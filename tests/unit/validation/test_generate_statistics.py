@@ -332,11 +332,11 @@ def test_an_error_in_a_worker_is_the_error_of_the_step(processes):
 
 
 WORKERS = """
-    import os, sys, time
+    import os, time
     from kfp_hybrid.components.data_validation.generate_statistics.parallel import map_in_order
 
     def work(item):
-        print(os.getpid(), flush=True)
+        os.write(1, f"{os.getpid()}\\n".encode())  # in one piece: both workers write to the same pipe
         time.sleep(60)
 
     list(map_in_order(work, range(4), 2))
