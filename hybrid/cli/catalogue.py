@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from kfp_hybrid import __version__
 from kfp_hybrid.cli.options import (
@@ -17,6 +15,7 @@ from kfp_hybrid.cli.options import (
     target_option,
     with_address,
 )
+from kfp_hybrid.cli.tables import print_table
 
 
 @click.command()
@@ -67,12 +66,8 @@ def list_schedules(target_name: str, config: Path | None) -> None:
     if not found:
         click.echo(f"there are no schedules on {target_name}")
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("schedule", "name", "cron", "state"):
-        table.add_column(column, overflow="fold")
-    for entry in found:
-        table.add_row(entry.id, entry.name, entry.cron, "on" if entry.enabled else "off")
-    Console(soft_wrap=True).print(table)
+    rows = ((entry.id, entry.name, entry.cron, "on" if entry.enabled else "off") for entry in found)
+    print_table(("schedule", "name", "cron", "state"), rows)
 
 
 @click.command()

@@ -1,5 +1,6 @@
 """Commands for runs: run, watch, runs, logs, cancel."""
 
+import datetime
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from kfp_hybrid.cli.options import (
     cache_option,
@@ -20,6 +20,7 @@ from kfp_hybrid.cli.options import (
     target_option,
     with_address,
 )
+from kfp_hybrid.cli.tables import print_table
 from kfp_hybrid.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,13 +105,12 @@ def list_runs(target_name: str, config: Path | None, folder: Path, limit: int) -
     if not found:
         click.echo(f"there are no runs on {target_name}")
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("run", "pipeline", "state", "created"):
-        table.add_column(column, overflow="fold")
-    for status in found:
-        created = status.created.astimezone().strftime("%Y-%m-%d %H:%M") if status.created else ""
-        table.add_row(status.id, status.name, status.state, created)
-    Console(soft_wrap=True).print(table)
+    rows = ((status.id, status.name, status.state, _minute(status.created)) for status in found)
+    print_table(("run", "pipeline", "state", "created"), rows)
+
+
+def _minute(time: datetime.datetime | None) -> str:
+    return time.astimezone().strftime("%Y-%m-%d %H:%M") if time else ""
 
 
 @click.command()

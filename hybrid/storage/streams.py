@@ -103,7 +103,30 @@ class RangeStream(io.RawIOBase):
         return min(length, self._entry.size - start)
 
 
-class Counted(io.RawIOBase):
+class _Around(io.RawIOBase):
+    """A stream around another one, at the same position."""
+
+    def __init__(self, content: BinaryIO) -> None:
+        self._content = content
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """As the content is."""
+        return self._content.seekable()
+
+    def tell(self) -> int:
+        """The position."""
+        return self._content.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a position; what is read again then is neither counted nor hashed again."""
+        return self._content.seek(offset, whence)
+
+
+class Counted(_Around):
     """Tells how far a stream was read; what is read again counts once.
 
     Args:
@@ -116,26 +139,10 @@ class Counted(io.RawIOBase):
     def __init__(
         self, content: BinaryIO, progress: Callable[[int], None], unchanged: Callable[[], bool] | None = None
     ) -> None:
-        self._content = content
+        super().__init__(content)
         self._progress = progress
         self._counted = 0
         self.unchanged = unchanged
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """As the content is."""
-        return self._content.seekable()
-
-    def tell(self) -> int:
-        """The position."""
-        return self._content.tell()
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a position."""
-        return self._content.seek(offset, whence)
 
     def read(self, size: int = -1) -> bytes:
         """Read on."""
@@ -147,7 +154,7 @@ class Counted(io.RawIOBase):
         return data
 
 
-class HashingStream(io.RawIOBase):
+class HashingStream(_Around):
     """Hashes a content while it is read from its beginning; refuses to end when it is not what it should be.
 
     Args:
@@ -157,7 +164,7 @@ class HashingStream(io.RawIOBase):
     """
 
     def __init__(self, content: BinaryIO, like: Entry, name: str) -> None:
-        self._content = content
+        super().__init__(content)
         self._like = like
         self._name = name
         self._unchanged = content.unchanged if isinstance(content, Counted) else None
@@ -168,22 +175,6 @@ class HashingStream(io.RawIOBase):
     def sha256(self) -> str:
         """Of what was read so far."""
         return self._like.sha256 if self._unchanged else self._hash.hexdigest()
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """As the content is."""
-        return self._content.seekable()
-
-    def tell(self) -> int:
-        """The position."""
-        return self._content.tell()
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go back, to send something again; it is hashed once."""
-        return self._content.seek(offset, whence)
 
     def read(self, size: int = -1) -> bytes:
         """Read on.
