@@ -42,7 +42,7 @@ PAGE_SIZE = 100
 RETRY_SECONDS = 120.0
 CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0
 PASSING_STATUSES = (408, 429, 500, 502, 503, 504)
-OUR_IMAGE = re.compile(rf"{re.escape(images.REGISTRY)}/[a-z]+:{re.escape(__version__)}")
+OUR_IMAGE = re.compile(rf"{re.escape(images.REGISTRY)}/([a-z]+):({re.escape(__version__)}({images.GPU})?)")
 OK = 200
 
 log = logging.getLogger(__name__)
@@ -189,10 +189,11 @@ def _placed(value: Any, target: dict[str, Any]) -> Any:
         return {key: _placed(each, target) for key, each in value.items()}
     if isinstance(value, list):
         return [_placed(each, target) for each in value]
-    if not isinstance(value, str) or not OUR_IMAGE.fullmatch(value):
+    ours = OUR_IMAGE.fullmatch(value) if isinstance(value, str) else None
+    if ours is None:
         return value
-    name = images.name_of(value)
-    version = target.get("images", {}).get(name, __version__)
+    name, tag = ours[1], ours[2]
+    version = target.get("images", {}).get(name, tag)
     return f"{target.get('registry', images.REGISTRY)}/{name}{'@' if version.startswith('sha256:') else ':'}{version}"
 
 

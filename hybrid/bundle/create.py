@@ -15,8 +15,6 @@ from kfp_hybrid.bundle.writer import Writer, writing
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.profiles import KubeflowProfile, Profiles
 
-GPU = "-gpu"  # the end of a tag, and of the name that scripts/images.sh builds it by
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -89,7 +87,7 @@ def _add_ours(writer: Writer, docker: Docker, path: str, registry: str) -> Image
         try:
             docker.pull(reference)
         except UserError as error:
-            variant = GPU if tag.endswith(GPU) else ""
+            variant = images.GPU if tag.endswith(images.GPU) else ""  # which scripts/images.sh calls it by, too
             raise UserError(f"{error}; build it: scripts/images.sh build {name}{variant}") from None
     source = f"{reference} {docker.identity(reference)}"
     file = f"images/{name}-{tag}.tar"

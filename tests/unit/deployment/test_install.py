@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from kfp_hybrid import images, install
+from kfp_hybrid import __version__, images, install
 
 
 @pytest.mark.parametrize("command", ["pipelines", "buckets"])
@@ -20,6 +20,12 @@ def test_the_image_has_the_packages_and_they_name_the_images_of_the_target():
     found = list(install.packages(install.PACKAGES, {"registry": "registry.internal:5000/ml"}))
     assert "hello" in {documents[0]["pipelineInfo"]["name"] for documents in found}
     assert images.REGISTRY not in str(found)
+
+
+def test_the_variant_with_cuda_is_that_of_the_target_too(tmp_path):
+    (tmp_path / "package.yaml").write_text(f"image: {images.TENSORFLOW_GPU}\n")
+    found = list(install.packages(tmp_path, {"registry": "registry.internal:5000/ml"}))
+    assert found == [[{"image": f"registry.internal:5000/ml/tensorflow:{__version__}-gpu"}]]
 
 
 def test_a_server_that_is_not_there_is_reported_in_one_line(monkeypatch, tmp_path):
