@@ -24,7 +24,12 @@ from kfp.dsl import base_component, structures
 from kfp_hybrid import components, images
 
 ROOT = Path(components.__path__[0]).resolve()
-IMAGES = {"validation": images.VALIDATION, "tensorflow": images.TENSORFLOW, "deployment": images.DEPLOYMENT}
+IMAGES = {
+    "validation": images.VALIDATION,
+    "tensorflow": images.TENSORFLOW,
+    "deployment": images.DEPLOYMENT,
+    "serving": images.SERVING,
+}
 PARAMETER_TYPES = {
     "STRING": "str",
     "NUMBER_INTEGER": "int",
@@ -62,7 +67,7 @@ class Metadata(_Declared):
 
     name: str
     stability: typing.Literal["alpha", "beta", "stable"]
-    image: typing.Literal["validation", "tensorflow", "deployment"]
+    image: typing.Literal["validation", "tensorflow", "deployment", "serving"]
     summary: str = pydantic.Field(min_length=1)
     tags: list[str] = pydantic.Field(min_length=1)
     dependencies: Dependencies

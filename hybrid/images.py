@@ -20,6 +20,7 @@ def image(name: str, variant: str = "") -> str:
 VALIDATION = image("validation")
 TENSORFLOW = image("tensorflow")
 DEPLOYMENT = image("deployment")
+SERVING = image("serving")
 
 GPU = "-gpu"
 TENSORFLOW_GPU = image("tensorflow", GPU)

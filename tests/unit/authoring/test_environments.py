@@ -90,7 +90,7 @@ def test_two_builds_at_once_are_one(small_image, tmp_path):
 
 
 def test_every_lock_is_hashed_and_pinned():
-    assert images.names() == ["deployment", "tensorflow", "validation"]
+    assert images.names() == ["deployment", "serving", "tensorflow", "validation"]
     for image in images.names():
         lines = images.lock_file(image).read_text().splitlines()
         pins = [line for line in lines if line and line[0].isalnum()]
