@@ -1,0 +1,193 @@
+"""Which version of a model answers a request, and who is told when it was answered.
+
+One version is primary. Beside it there may be a candidate that gets a share of the requests (canary), and a shadow that
+gets copies of requests and never answers. A choice is made on the event loop and reads one reference, so that a switch
+of versions falls between two requests and never into one.
+"""
+
+import hashlib
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kfp_hybrid.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kfp_hybrid.serving.batching import Batcher
+    from kfp_hybrid.serving.servable import Servable
+
+POSITIONS = 1 << 53  # as many as a float tells apart
+
+log = logging.getLogger(__name__)
+
+
+class Served(NamedTuple):
+    """A request that was answered.
+
+    Attributes:
+        model_version: the version that answered.
+        columns: column name -> N values, as they went into the model.
+        scores: float32 [N, outputs].
+        rows: N.
+        seconds: from the last byte of the request to the first of the answer.
+        protocol: "v1", "v2", "grpc" or "vertex".
+        request_id: the routing key of the request, else its id, else "".
+    """
+
+    model_version: str
+    columns: Mapping[str, Any]
+    scores: "np.ndarray"
+    rows: int
+    seconds: float
+    protocol: str
+    request_id: str
+
+
+Observer = Callable[[Served], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Deployed:
+    """A version that is loaded, warm and ready to answer.
+
+    Attributes:
+        servable: the model.
+        batcher: where requests for it wait for each other.
+    """
+
+    servable: "Servable"
+    batcher: "Batcher"
+
+    @property
+    def version(self) -> str:
+        """The version of the model."""
+        return self.servable.version
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Where requests go.
+
+    Attributes:
+        primary: answers what nothing else answers.
+        candidate: answers its share.
+        percent: the share of the candidate, 0 to 100.
+        shadow: gets copies, never answers.
+        shadow_percent: the share of requests that are copied, 0 to 100.
+        previous: what was primary before, for a rollback; it stays loaded.
+    """
+
+    primary: Deployed
+    candidate: Deployed | None = None
+    percent: float = 0.0
+    shadow: Deployed | None = None
+    shadow_percent: float = 0.0
+    previous: Deployed | None = None
+
+    def loaded(self) -> list[Deployed]:
+        """Each version that is in use or kept, once."""
+        return list(dict.fromkeys(d for d in (self.primary, self.candidate, self.shadow, self.previous) if d))
+
+
+def position(key: str, salt: str) -> float:
+    """Where a key lies in [0, 100): it is the candidate's if that is less than the candidate's percentage.
+
+    The position depends on the key and the salt alone. Raising the percentage therefore only moves keys to the
+    candidate, lowering it only moves keys back, and all servers agree. The salt is the candidate's version, so that it
+    is not the same people who get every candidate first.
+    """
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), key=salt.encode()[:64], digest_size=8).digest()
+    return (int.from_bytes(digest, "little") >> 11) / POSITIONS * 100
+
+
+class Router:
+    """Chooses the version for each request. For the event loop alone, except where a method says otherwise.
+
+    Attributes:
+        observers: called after each answered request.
+    """
+
+    def __init__(self, primary: Deployed) -> None:
+        self._routes = Routes(primary)
+        self.observers: list[Observer] = []
+
+    @property
+    def routes(self) -> Routes:
+        """Where requests go now; may be read from any thread."""
+        return self._routes
+
+    def choose(self, key: str | None = None) -> Deployed:
+        """The version that answers a request. Submit to its batcher before anything is awaited.
+
+        Args:
+            key: what makes the choice sticky, as the header X-Request-Key; without one the choice is random.
+        """
+        routes = self._routes
+        if routes.candidate is None:
+            return routes.primary
+        place = position(key, routes.candidate.version) if key else random.random() * 100  # noqa: S311 - no secret
+        return routes.candidate if place < routes.percent else routes.primary
+
+    def version(self, version: str) -> Deployed | None:
+        """The version that a request names, if it is primary or candidate; None otherwise."""
+        routes = self._routes
+        return next((d for d in (routes.primary, routes.candidate) if d and d.version == version), None)
+
+    def notify(self, served: Served) -> None:
+        """Tell the observers of an answered request; what one of them raises is logged and goes no further."""
+        for observer in self.observers:
+            try:
+                observer(served)
+            except Exception:
+                log.exception("an observer of answered requests failed; the answer was given")
+
+    def switch(self, primary: Deployed) -> None:
+        """Make another version primary and keep the one before for a rollback. A canary of that version ends."""
+        routes = self._routes
+        if primary is routes.primary:
+            return
+        routes = replace(routes, primary=primary, previous=routes.primary)
+        self._routes = replace(routes, candidate=None, percent=0.0) if routes.candidate is primary else routes
+
+    def rollback(self) -> Deployed:
+        """Make the version before primary again, and end a canary.
+
+        Returns:
+            The version that was primary until now.
+
+        Raises:
+            UserError: there is no version before.
+        """
+        routes = self._routes
+        if routes.previous is None:
+            raise UserError("there is no version to go back to; this server has only had one since its start")
+        self._routes = replace(
+            routes, primary=routes.previous, previous=routes.primary, candidate=None, percent=0.0
+        )  # fmt: skip
+        return routes.primary
+
+    def canary(self, candidate: Deployed | None, percent: float) -> None:
+        """Give a candidate its share of the requests; None or 0 percent ends the canary."""
+        require_percent(percent)
+        on = candidate is not None and percent > 0 and candidate is not self._routes.primary
+        self._routes = replace(self._routes, candidate=candidate if on else None, percent=percent if on else 0.0)
+
+    def mirror(self, shadow: Deployed | None, percent: float) -> None:
+        """Give a version copies of a share of the requests; None or 0 percent ends it."""
+        require_percent(percent)
+        on = shadow is not None and percent > 0
+        self._routes = replace(self._routes, shadow=shadow if on else None, shadow_percent=percent if on else 0.0)
+
+
+def require_percent(percent: float) -> None:
+    """Check a share of requests.
+
+    Raises:
+        UserError: it is not between 0 and 100.
+    """
+    if not 0 <= percent <= 100:
+        raise UserError(f"percent is {percent:g}; give a share of the requests between 0 and 100")
