@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from kfp_hybrid.preprocessing import TASKS, Label, Preprocessing
-from kfp_hybrid.scoring.saved_model import PREPROCESSING, saved_preprocessing
 from kfp_hybrid.step import StepError
 
 
@@ -41,6 +40,8 @@ def find_answer(model: Path, label: str | None, task: str, classes: Sequence[Any
     Raises:
         StepError: there is no model, it contradicts the parameters, or neither of them says enough.
     """
+    from kfp_hybrid.scoring.saved_model import PREPROCESSING, saved_preprocessing  # with pyarrow, which few need here
+
     if task not in ("auto", *TASKS):
         raise StepError(f"task is {task!r}; it must be one of auto, {', '.join(TASKS)}")
     if not (model / "saved_model.pb").is_file():
