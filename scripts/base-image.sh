@@ -1,18 +1,37 @@
 #!/usr/bin/env bash
 # Make a base image where no registry can be reached: Debian 12 with its Python 3.11, from a Debian mirror alone.
-# Usage: scripts/base-image.sh [REFERENCE]     then: BASE_IMAGE=REFERENCE scripts/images.sh build
+# Usage: scripts/base-image.sh [--max-age DAYS] [REFERENCE]     then: BASE_IMAGE=REFERENCE scripts/images.sh build
+# With --max-age, a base that this script made and that is not older is kept: the age is that of its security updates.
 # MIRROR and SECURITY_MIRROR name a site's own mirrors. Needs root, Docker and debootstrap (which it installs).
 set -euo pipefail
 
+fail() { echo "error: $*" >&2; exit 1; }
+
+max_age=
+if [ "${1:-}" = --max-age ]; then
+  [[ ${2:-} =~ ^[0-9]+$ ]] || fail "--max-age wants a number of days; usage: scripts/base-image.sh [--max-age DAYS] [REFERENCE]"
+  max_age=$2
+  shift 2
+fi
 reference=${1:-kfp-hybrid-base:bookworm}
 suite=bookworm
 mirror=${MIRROR:-http://deb.debian.org/debian}
 security=${SECURITY_MIRROR:-http://deb.debian.org/debian-security}
 
-fail() { echo "error: $*" >&2; exit 1; }
+recipe=$(cat "$0" - <<< "$mirror $security" | sha256sum | cut -d' ' -f1)
 
-[ "$(id -u)" = 0 ] || fail "debootstrap needs root; run: sudo $0"
+is_fresh() {
+  local form='{{.Created}} {{index .Config.Labels "kfp-hybrid.base.recipe"}}' made
+  made=$(docker image inspect --format "$form" "$reference" 2> /dev/null) || return 1
+  [ "${made#* }" = "$recipe" ] && [ $(($(date +%s) - $(date +%s --date "${made% *}"))) -lt $((max_age * 86400)) ]
+}
+
 docker version > /dev/null 2>&1 || fail "Docker does not answer; start it, on Debian with scripts/docker-up.sh"
+if [ -n "$max_age" ] && is_fresh; then
+  echo "$reference is fresh enough"
+  exit
+fi
+[ "$(id -u)" = 0 ] || fail "debootstrap needs root; run: sudo $0"
 if ! command -v debootstrap > /dev/null; then
   { apt-get -qq update && apt-get -qq install -y --no-install-recommends debootstrap; } > /dev/null ||
     fail "cannot install debootstrap; install it yourself"
@@ -62,5 +81,6 @@ find "$root" -xdev -perm /6000 -type f -exec chmod a-s {} +
 
 tar -C "$root" --sort=name --numeric-owner --one-file-system --exclude=./dev/* --exclude=./proc/* --exclude=./sys/* -c . |
   docker import --change 'ENV LANG=C.UTF-8' --change 'CMD ["python3"]' \
-    --change "LABEL org.opencontainers.image.title='Debian $suite with Python 3.11'" - "$reference" > /dev/null
+    --change "LABEL org.opencontainers.image.title='Debian $suite with Python 3.11' kfp-hybrid.base.recipe=$recipe" \
+    - "$reference" > /dev/null
 docker image inspect --format "made $reference: {{.Size}} bytes" "$reference"

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Style, types, and the generated component pages.
+# Style, types, and that what is generated is up to date.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bash scripts/setup.sh demo,dev,vertex
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
+.venv/bin/shellcheck .ci/run scripts/*.sh
 
 # mypy does not see through an editable install that maps folders; these links give it the packages under their names.
 links=.cache/types/kfp_hybrid

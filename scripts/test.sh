@@ -1,7 +1,21 @@
 #!/usr/bin/env bash
-# All tests, each with the interpreter that its code runs in. Arguments go to every pytest.
+# All tests, each suite with the interpreter that its code runs in; as many suites at a time as there are cores.
+# Usage: scripts/test.sh [--images] [ARGUMENTS OF PYTEST]
+#
+#   --images   also build the images and run their tests, see docs/images.md
+#
+# Settings, as variables:
+#   JOBS         how many suites at a time
+#   BASE_IMAGE   with --images: the base to build from; when not set, one is made with scripts/base-image.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# The longest come first, so that the last ones end at about the same time.
+suites=(library tensorflow cluster validation contract deployment)
+if [ "${1:-}" = --images ]; then
+  suites=(images "${suites[@]}")
+  shift
+fi
 
 bash scripts/setup.sh demo,dev,vertex
 .venv/bin/kfp-hybrid environments
@@ -12,31 +26,60 @@ tools=$PWD/.cache/test-tools
 kserve=$PWD/.cache/test-tools-kserve
 [ -d "$kserve/kserve" ] || .venv/bin/uv pip install --quiet --target "$kserve" --no-deps --python 3.11 kserve==0.21.0
 
-unit_tests_of() {
-  echo "== unit tests of the image $1"
-  PYTHONPATH=$tools .venv/bin/kfp-hybrid python "$1" -m pytest "tests/unit/$1" "${@:2}"
+test_images() {
+  if [ -z "${BASE_IMAGE:-}" ]; then
+    export BASE_IMAGE=kfp-hybrid-base:bookworm
+    bash scripts/base-image.sh --max-age 7 "$BASE_IMAGE" || return
+  fi
+  bash scripts/images.sh build && bash scripts/images.sh test "$@"
 }
 
-# Two lanes side by side, each of which keeps about one core busy.
-beside() {
+run_suite() {
+  local suite=$1
+  shift
+  case $suite in
+    library) .venv/bin/python -m pytest tests/unit/authoring tests/local "$@" ;;
+    contract) .venv/bin/python -m pytest tests/contract "$@" ;;
+    cluster) .venv/bin/python -m pytest tests/cluster "$@" ;;
+    images) test_images "$@" ;;
+    *) PYTHONPATH=$tools .venv/bin/kfp-hybrid python "$suite" -m pytest "tests/unit/$suite" "$@" ;; # of an image
+  esac
+}
+
+# A suite prints into a file, which is shown when it has ended.
+start_suite() {
   local status=0
-  unit_tests_of validation "$@" || status=$?
-  echo "== the real clients of Kubeflow and Google Cloud, against servers on this machine"
-  .venv/bin/python -m pytest tests/contract "$@" || status=$?
-  echo "== a real Kubernetes"
-  .venv/bin/python -m pytest tests/cluster "$@" || status=$?
-  return "$status"
+  run_suite "$@" > "$output/$1" 2>&1 < /dev/null || status=$?
+  (
+    flock 9
+    echo "== $1, after $SECONDS s: $([ $status = 0 ] && echo passed || echo "failed with status $status")"
+    cat "$output/$1"
+  ) 9> "$output/lock"
+  return $status
 }
 
-output=$(mktemp)
-trap 'rm -f "$output"; kill $(jobs -p) 2>/dev/null || true' EXIT
-beside "$@" > "$output" 2>&1 &
-lane=$!
+# shellcheck disable=SC2329 # the trap calls it
+stop() { # ends what still runs, as Ctrl-C would: tests remove what they made
+  local job
+  for job in $(jobs -p); do kill -INT -- "-$job" 2> /dev/null || true; done
+  wait
+  rm -rf "$output"
+}
+
+output=$(mktemp -d)
+trap stop EXIT
+trap 'exit 130' INT TERM
+set -m # each suite is a process group of its own, which Ctrl-C reaches through stop
+running=0
 status=0
-unit_tests_of deployment "$@" || status=$?
-unit_tests_of tensorflow "$@" || status=$?
-echo "== unit tests of the library, and real runs on this machine"
-.venv/bin/python -m pytest tests/unit/authoring tests/local "$@" || status=$?
-wait "$lane" || status=$?
-cat "$output"
-exit "$status"
+for suite in "${suites[@]}"; do
+  if [ "$running" = "${JOBS:-$(nproc)}" ]; then
+    wait -n || status=1
+    running=$((running - 1))
+  fi
+  echo "== $suite starts"
+  start_suite "$suite" "$@" &
+  running=$((running + 1))
+done
+for _ in $(seq "$running"); do wait -n || status=1; done
+exit $status

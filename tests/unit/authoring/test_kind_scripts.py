@@ -257,10 +257,3 @@ def test_down_removes_all_that_up_made_and_a_second_call_finds_nothing(up, scrip
 def test_an_option_that_there_is_not_is_answered_with_the_usage(scripts, script):
     done = scripts.run(script, "--nonsense")
     assert done.returncode == 1 and done.stderr.startswith("error: usage: scripts/") and not done.calls
-
-
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck")
-@pytest.mark.parametrize("script", ["kind-up.sh", "kind-down.sh"])
-def test_shellcheck_finds_nothing(script):
-    done = subprocess.run(["shellcheck", ROOT / "scripts" / script], capture_output=True, text=True)
-    assert done.stdout == ""
