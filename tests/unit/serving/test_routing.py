@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.serving.routing import Deployed, Router, Served, position
 
