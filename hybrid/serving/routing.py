@@ -8,17 +8,16 @@ of versions falls between two requests and never into one.
 import hashlib
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kfp_hybrid.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from kfp_hybrid.serving.batching import Batcher
-    from kfp_hybrid.serving.servable import Servable
+    from kfp_hybrid.serving.rows import Rows
+    from kfp_hybrid.serving.servable import Array, Servable
 
 POSITIONS = 1 << 53  # as many as a float tells apart
 
@@ -29,22 +28,20 @@ class Served(NamedTuple):
     """A request that was answered.
 
     Attributes:
-        model_version: the version that answered.
-        columns: column name -> N values, as they went into the model.
+        servable: the version that answered.
+        rows: its rows.
         scores: float32 [N, outputs].
-        rows: N.
-        seconds: from the last byte of the request to the first of the answer.
+        seconds: from when the request was there to when its answer was.
         protocol: "v1", "v2", "grpc" or "vertex".
-        request_id: the routing key of the request, else its id, else "".
+        key: the routing key of the request, "" without one.
     """
 
-    model_version: str
-    columns: Mapping[str, Any]
-    scores: "np.ndarray"
-    rows: int
+    servable: "Servable"
+    rows: "Rows"
+    scores: "Array"
     seconds: float
     protocol: str
-    request_id: str
+    key: str
 
 
 Observer = Callable[[Served], None]

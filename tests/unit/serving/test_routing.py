@@ -110,7 +110,7 @@ def test_a_share_is_a_percentage(percent):
 def test_an_observer_that_fails_keeps_nothing_from_the_others(caplog):
     router, seen = Router(deployed("1")), []
     router.observers += [lambda served: 1 / 0, seen.append]
-    served = Served("1", {}, np.zeros((1, 1), np.float32), 1, 0.001, "v1", "")
+    served = Served(None, None, np.zeros((1, 1), np.float32), 0.001, "v1", "")
     router.notify(served)
     assert seen == [served]
     assert "an observer of answered requests failed" in caplog.text
