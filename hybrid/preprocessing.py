@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -36,6 +37,8 @@ CATEGORICAL_TYPES = ("string", "int")
 MISSING_ID = 0
 OUT_OF_VOCABULARY_ID = 1
 RESERVED_IDS = 2
+
+FEW_ROWS = 256  # up to so many, a call of numpy costs more than what it computes
 
 # What TensorFlow accepts as the name of a function's argument and of the node that it becomes.
 _ARGUMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -245,12 +248,17 @@ class Preprocessing:
         """
         inputs = {}
         if self.numeric:
-            values = np.stack([_numbers(rows, feature.name) for feature in self.numeric])
+            values = _matrix(rows, [feature.name for feature in self.numeric])
             inputs["numeric"], inputs["bucket"] = self._numeric_constants.apply(values)
         if self.categorical:
-            ids = [_vocabulary_ids(_column(rows, f.name), f.vocabulary) for f in self.categorical]
-            inputs["categorical"] = np.stack(ids, axis=1)
+            columns = [_vocabulary_ids(_column(rows, f.name), f.vocabulary, self._ids[f.name]) for f in self.categorical]
+            inputs["categorical"] = np.stack(columns, axis=1)
         return inputs
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, dict[Any, int]]:
+        """Categorical feature -> value -> id."""
+        return {feature.name: _text_ids(feature.vocabulary) for feature in self.categorical}
 
     @functools.cached_property
     def _numeric_constants(self) -> "_NumericConstants":
@@ -290,7 +298,8 @@ class Preprocessing:
             numbers = _numbers({self.label.name: values}, self.label.name)
             _refuse_labels(self.label.name, "missing or not finite", values, ~np.isfinite(numbers))
             return numbers
-        ids = _vocabulary_ids(values, tuple(map(str, self.label.classes)))
+        classes = tuple(map(str, self.label.classes))
+        ids = _vocabulary_ids(values, classes, _text_ids(classes))
         _refuse_labels(self.label.name, "missing", values, ids == MISSING_ID)
         known = ", ".join(map(str, self.label.classes[:20]))
         _refuse_labels(self.label.name, f"none of the classes ({known})", values, ids == OUT_OF_VOCABULARY_ID)
@@ -321,6 +330,18 @@ def _numbers(rows: Rows, name: str) -> np.ndarray:
         raise StepError(f"column {name!r} holds a value that is not a number: {error}") from None
 
 
+def _matrix(rows: Rows, names: Sequence[str]) -> np.ndarray:
+    """Columns as float32 [columns, N], NaN where a value is missing."""
+    columns = [_column(rows, name) for name in names]
+    if all(isinstance(column, list | tuple) for column in columns):
+        try:  # all at once, which for a few rows is several times faster than one by one
+            with np.errstate(over="ignore"):
+                return np.array(columns, np.float32).reshape(len(names), -1)
+        except (TypeError, ValueError, OverflowError):
+            pass  # one by one says which column it is
+    return np.stack([_numbers(rows, name) for name in names])
+
+
 @dataclasses.dataclass(frozen=True)
 class _NumericConstants:
     """The constants of F numeric features as arrays, so that a few operations do the work for all of them.
@@ -348,31 +369,42 @@ class _NumericConstants:
         present = np.isfinite(values)
         np.copyto(values, self.missing, where=~present)
         # The smallest integers that hold a bucket: with few boundaries, comparing with each is faster than searching.
-        buckets = np.ones(values.shape, np.min_scalar_type(len(self.boundaries) + 1))
-        for boundary in self.boundaries:
-            buckets += (values >= boundary).view(np.uint8)
+        type_ = np.min_scalar_type(len(self.boundaries) + 1)
+        if values.shape[1] <= FEW_ROWS:
+            buckets = np.add.reduce(values >= self.boundaries, axis=0, dtype=type_, initial=1)
+        else:
+            buckets = np.ones(values.shape, type_)
+            for boundary in self.boundaries:
+                buckets += (values >= boundary).view(np.uint8)
         buckets *= present  # MISSING_ID is 0
         values -= self.mean
         values /= self.std
         return np.ascontiguousarray(values.T), buckets.T.astype(np.int32, order="C")
 
 
-def _vocabulary_ids(values: Any, vocabulary: Sequence[str]) -> np.ndarray:
+def _text_ids(vocabulary: Sequence[str]) -> dict[Any, int]:
+    """The id of each known value, and of what is missing."""
+    ids: dict[Any, int] = {text: position + RESERVED_IDS for position, text in enumerate(vocabulary)}
+    return ids | {"": MISSING_ID, None: MISSING_ID}
+
+
+def _vocabulary_ids(values: Any, vocabulary: Sequence[str], ids: Mapping[Any, int]) -> np.ndarray:
     """One column as int32 [N] ids: 0 missing, 1 out of vocabulary, 2.. position in the vocabulary + 2."""
     if _is_arrow(values) and not _holds_floats(values):
         import pyarrow as pa
         import pyarrow.compute as pc
 
         if pa.types.is_dictionary(values.type):
-            distinct = np.append(_vocabulary_ids(values.dictionary, vocabulary), np.int32(MISSING_ID))  # last: of null
+            known_ids = _vocabulary_ids(values.dictionary, vocabulary, ids)
+            distinct = np.append(known_ids, np.int32(MISSING_ID))  # last: of null
             return distinct[values.indices.cast(pa.int64()).fill_null(-1).to_numpy()]
         known = pa.array(["", *vocabulary], pa.string())
         positions = pc.index_in(values.cast(pa.string()).fill_null(""), value_set=known)
         found = positions.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
         # -1, 0, 1, 2, ... are out of vocabulary, missing, first value, second value, ...
         return np.where(found < 0, np.int32(OUT_OF_VOCABULARY_ID), np.where(found == 0, MISSING_ID, found + 1))
-    ids = {text: position + RESERVED_IDS for position, text in enumerate(vocabulary)}
-    ids[""] = MISSING_ID
+    if isinstance(values, list | tuple) and all(type(value) in (str, NoneType) for value in values):
+        return np.array([ids.get(text, OUT_OF_VOCABULARY_ID) for text in values], np.int32)
     return np.fromiter((ids.get(text, OUT_OF_VOCABULARY_ID) for text in _texts(values)), np.int32)
 
 
