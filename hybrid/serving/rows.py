@@ -1,0 +1,242 @@
+"""The rows of a request: read from JSON values, checked against the features of the model, joined into a batch."""
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from kfp_hybrid.serving.servable import INTEGER_CATEGORY, NUMBER, TEXT, Array, Columns, Feature
+
+KNOWN_TYPES = 4096  # combinations of types that are remembered as right
+FEW_ROWS = 64  # columns of so many rows are turned into rows, which can be joined with those of other requests
+
+
+class InvalidRows(ValueError):
+    """Rows that the model cannot take; the message names the feature and the row."""
+
+
+class Rows:
+    """N rows in the order of the model's features.
+
+    Attributes:
+        count: N.
+        columns: feature name -> N values.
+    """
+
+    __slots__ = ("_columns", "_names", "_tuples", "count")
+
+    def __init__(
+        self, names: Sequence[str], tuples: list[tuple[Any, ...]] | None = None, columns: Columns | None = None
+    ) -> None:
+        self._names = names
+        self._tuples = tuples
+        self._columns = columns
+        self.count = len(tuples) if tuples is not None else len(next(iter((columns or {}).values())))
+
+    @property
+    def columns(self) -> Columns:
+        """Feature name -> N values."""
+        if self._columns is None:
+            assert self._tuples is not None
+            self._columns = dict(zip(self._names, zip(*self._tuples, strict=True), strict=True))
+        return self._columns
+
+    @property
+    def tuples(self) -> list[tuple[Any, ...]]:
+        """The rows, one after the other."""
+        if self._tuples is None:
+            assert self._columns is not None
+            values = [
+                column.tolist() if isinstance(column, np.ndarray) else column for column in self._columns.values()
+            ]
+            self._tuples = list(zip(*values, strict=True))
+        return self._tuples
+
+    @staticmethod
+    def together(parts: Sequence["Rows"]) -> "Rows":
+        """The rows of several requests as one."""
+        if len(parts) == 1:
+            return parts[0]
+        return Rows(parts[0]._names, [row for part in parts for row in part.tuples])
+
+
+class Reader:
+    """Reads and checks rows for one model.
+
+    Args:
+        features: the columns that the model wants.
+        ignore_unknown: whether columns that the model does not know are dropped; otherwise they are an error.
+    """
+
+    def __init__(self, features: Sequence[Feature], ignore_unknown: bool = False) -> None:
+        self.features = features
+        self.names = [feature.name for feature in features]
+        self._ignore_unknown = ignore_unknown
+        self._by_name = {feature.name: feature for feature in features}
+        self._plain = all(not feature.shape for feature in features)
+        self._known_types: set[tuple[type, ...]] = set()
+
+    @cached_property
+    def _pick(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+        if len(self.names) == 1:
+            only = self.names[0]
+            return lambda row: (row[only],)
+        return operator.itemgetter(*self.names)
+
+    def rows(self, instances: Sequence[Any]) -> Rows:
+        """Rows one after the other: an object each, or the plain value where the model has a single feature.
+
+        Raises:
+            InvalidRows: there is none, or one of them is wrong.
+        """
+        if not isinstance(instances, list) or not instances:
+            raise InvalidRows("there are no rows; give at least one")
+        if len(self.names) == 1 and not isinstance(instances[0], dict):
+            instances = [{self.names[0]: value} for value in instances]
+        pick, known, width, plain = self._pick, self._known_types, len(self.names), self._plain
+        tuples = []
+        for position, row in enumerate(instances):
+            try:
+                values = pick(row)
+                if len(row) != width and not self._ignore_unknown:
+                    raise KeyError
+            except (KeyError, TypeError, IndexError):
+                raise self._wrong_names(row, position) from None
+            types = tuple(map(type, values))
+            if types not in known or not plain:
+                values = self._checked(values, position)
+                if plain and len(known) < KNOWN_TYPES:
+                    known.add(types)
+            tuples.append(values)
+        return Rows(self.names, tuples)
+
+    def columns(self, columns: Mapping[str, Any]) -> Rows:
+        """Rows as columns: a list of N values or an array for each feature.
+
+        Raises:
+            InvalidRows: a column is missing or unknown, they differ in length, or a value is wrong.
+        """
+        if missing := [name for name in self.names if name not in columns]:
+            raise InvalidRows(f"feature {missing[0]!r} is missing; the model wants {_listed(self.names)}")
+        if not self._ignore_unknown and len(columns) != len(self.names):
+            unknown = next(name for name in columns if name not in self._by_name)
+            raise InvalidRows(f"feature {unknown!r} is not one of the model; it wants {_listed(self.names)}")
+        ordered = {name: columns[name] for name in self.names}
+        for name, values in ordered.items():
+            if not isinstance(values, list | np.ndarray):
+                raise InvalidRows(f"feature {name!r} is {_shown(values)}; give a list with a value for each row")
+        lengths = {name: len(values) for name, values in ordered.items()}
+        count = lengths[self.names[0]]
+        if other := next((name for name in lengths if lengths[name] != count), None):
+            raise InvalidRows(
+                f"feature {other!r} has {lengths[other]} values and feature {self.names[0]!r} has {count}; "
+                "give as many of each as there are rows"
+            )
+        if not count:
+            raise InvalidRows("there are no rows; give at least one")
+        checked = {name: self._checked_column(self._by_name[name], values) for name, values in ordered.items()}
+        rows = Rows(self.names, columns=checked)
+        return Rows(self.names, rows.tuples) if count <= FEW_ROWS else rows
+
+    def _wrong_names(self, row: Any, position: int) -> InvalidRows:
+        if not isinstance(row, dict):
+            return InvalidRows(f"row {position} is {_shown(row)}; give an object with {_listed(self.names)}")
+        if missing := [name for name in self.names if name not in row]:
+            return InvalidRows(f"row {position}: feature {missing[0]!r} is missing; a value may be null, if unknown")
+        unknown = next(name for name in row if name not in self._by_name)
+        return InvalidRows(
+            f"row {position}: feature {unknown!r} is not one of the model; it wants {_listed(self.names)}"
+        )
+
+    def _checked(self, values: tuple[Any, ...], position: int) -> tuple[Any, ...]:
+        return tuple(
+            _checked_value(feature, value, position) for feature, value in zip(self.features, values, strict=True)
+        )
+
+    def _checked_column(self, feature: Feature, values: Any) -> Any:
+        if isinstance(values, np.ndarray):
+            return _checked_array(feature, values)
+        return [_checked_value(feature, value, position) for position, value in enumerate(values)]
+
+
+def _checked_value(feature: Feature, value: Any, position: int) -> Any:
+    """A value as the model takes it.
+
+    Raises:
+        InvalidRows: it is of a wrong type or shape.
+    """
+    if feature.shape:
+        return _checked_tensor(feature, value, position)
+    if value is None:
+        if feature.optional:
+            return None
+        raise InvalidRows(
+            f"row {position}: feature {feature.name!r} is null, and the model takes no missing value there"
+        )
+    kind = type(value)
+    if feature.kind == NUMBER:
+        right = kind is float or kind is int
+        if right and feature.datatype.startswith("INT") and kind is float:
+            right = value.is_integer()
+    elif feature.kind == TEXT:
+        right = kind is str
+    else:
+        right = kind is int or kind is str or (kind is float and (value.is_integer() or value != value))
+    if right:
+        return value
+    wanted = {NUMBER: "a number", TEXT: "a text", INTEGER_CATEGORY: "a whole number"}[feature.kind]
+    raise InvalidRows(f"row {position}: feature {feature.name!r} is {_shown(value)}; it must be {wanted}")
+
+
+def _checked_tensor(feature: Feature, value: Any, position: int) -> Any:
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise InvalidRows(f"row {position}: feature {feature.name!r} is no regular array") from None
+    if array.dtype.kind not in ("iuf" if feature.kind == NUMBER else "U"):
+        raise InvalidRows(f"row {position}: feature {feature.name!r} holds a value that is not a {feature.kind}")
+    if not _fits(array.shape, feature.shape):
+        raise InvalidRows(
+            f"row {position}: feature {feature.name!r} has the shape {list(array.shape)}; "
+            f"the model takes {list(feature.shape)}"
+        )
+    return value
+
+
+def _checked_array(feature: Feature, values: Array) -> Array:
+    shape = values.shape[1:]
+    if shape != feature.shape and shape == (1,) and not feature.shape:
+        values, shape = values[:, 0], ()
+    if not _fits(shape, feature.shape):
+        raise InvalidRows(
+            f"feature {feature.name!r} has the shape {[len(values), *shape]}; the model takes {[-1, *feature.shape]}"
+        )
+    right = {NUMBER: "iuf", TEXT: "OU", INTEGER_CATEGORY: "iuOU"}[feature.kind]
+    if values.dtype.kind not in right:
+        raise InvalidRows(f"feature {feature.name!r} comes as {values.dtype}; it must be a {feature.kind}")
+    if values.dtype.kind == "f" and not feature.optional and not np.isfinite(values).all():
+        position = int(np.argmin(np.isfinite(values).reshape(len(values), -1).all(axis=1)))
+        raise InvalidRows(f"row {position}: feature {feature.name!r} is not a finite number")
+    return values
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    return len(shape) == len(wanted) and all(w in (-1, s) for s, w in zip(shape, wanted, strict=True))
+
+
+def _shown(value: Any) -> str:
+    """What a value is, in a few words: never all of it, which may be long."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return f"the number {value!r:.40}"
+    if isinstance(value, str):
+        return f"the text {value[:40]!r}"
+    return "a list" if isinstance(value, list) else "an object"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown
