@@ -251,8 +251,8 @@ class Preprocessing:
             values = _matrix(rows, [feature.name for feature in self.numeric])
             inputs["numeric"], inputs["bucket"] = self._numeric_constants.apply(values)
         if self.categorical:
-            columns = [_vocabulary_ids(_column(rows, f.name), f.vocabulary, self._ids[f.name]) for f in self.categorical]
-            inputs["categorical"] = np.stack(columns, axis=1)
+            ids = [_vocabulary_ids(_column(rows, f.name), f.vocabulary, self._ids[f.name]) for f in self.categorical]
+            inputs["categorical"] = np.stack(ids, axis=1)
         return inputs
 
     @functools.cached_property
