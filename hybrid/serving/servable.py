@@ -2,7 +2,7 @@
 
 import abc
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,7 @@ class Servable(abc.ABC):
         features: the columns it wants.
         outputs: scores per row.
         samples: rows to try it with.
+        on_inputs: told what the preprocessing made of each batch, in the thread that predicts; None tells nobody.
     """
 
     engine: str
@@ -85,6 +86,7 @@ class Servable(abc.ABC):
         self.name = name
         self.version = version
         self.sha256 = sha256
+        self.on_inputs: Callable[[Columns], None] | None = None
 
     @abc.abstractmethod
     def predict(self, columns: Columns) -> Array:
@@ -144,6 +146,8 @@ class LiteRTServable(Servable):
     def predict(self, columns: Columns) -> Array:
         """See `Servable`."""
         inputs = self._preprocessing.transform(columns) if self._preprocessing else plain_inputs(columns, self._inputs)
+        if self.on_inputs is not None:
+            self.on_inputs(inputs)
         return self._interpreter().predict(inputs, BATCH_ROWS)
 
     def _interpreter(self) -> LiteRTModel:
