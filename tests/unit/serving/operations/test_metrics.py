@@ -30,7 +30,7 @@ def read(metrics):
         for sample in family.samples:
             assert sample.labels.pop("model", "sums") == "sums"
             name = sample.name.removeprefix("kfp_hybrid_serving_")
-            values[name, *(value for _, value in sorted(sample.labels.items()))] = sample.value
+            values[(name, *(value for _, value in sorted(sample.labels.items())))] = sample.value
     return values
 
 
