@@ -1,9 +1,10 @@
 """Runs on Vertex AI: pipeline jobs, their tasks, and the logs of the custom jobs that the tasks are."""
 
 import datetime
+import itertools
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 LOGGING = "https://logging.googleapis.com/v2/entries:list"
 LOG_READER = "roles/logging.viewer"
+PAGE_SIZE = 100
 LIST_FIELDS = ("name", "state", "display_name", "create_time")
 
 _STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "cancelled",
@@ -103,13 +105,13 @@ def status(client: Client, run_id: str) -> RunStatus:
 
 def newest(client: Client, limit: int) -> list[RunStatus]:
     """The newest runs, newest first, without their steps."""
-    request = {"parent": client.parent, "page_size": limit, "order_by": "create_time desc",
+    request = {"parent": client.parent, "page_size": min(limit, PAGE_SIZE), "order_by": "create_time desc",
                "read_mask": {"paths": LIST_FIELDS}}  # fmt: skip
 
-    def first_page() -> "Iterable[PipelineJob]":
-        return next(iter(client.jobs.list_pipeline_jobs(request, timeout=TIMEOUT).pages)).pipeline_jobs
+    def jobs() -> "list[PipelineJob]":
+        return list(itertools.islice(client.jobs.list_pipeline_jobs(request, timeout=TIMEOUT), limit))
 
-    return [_run_status(client, job) for job in client.call("list the runs", first_page)]
+    return [_run_status(client, job) for job in client.call("list the runs", jobs)]
 
 
 def cancel(client: Client, run_id: str) -> None:

@@ -13,6 +13,7 @@ HOST = "europe-west4-aiplatform.googleapis.com"
 JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
 LABEL_KEY, LABEL_VALUE = re.compile(r"[a-z][-_a-z0-9]{0,62}"), re.compile(r"[-_a-z0-9]{0,63}")
 CRON = re.compile(r"((CRON_)?TZ=[A-Za-z_/]+ )?\S+( \S+){4}")
+JOBS_OF_A_PAGE = 3
 START = datetime(2026, 11, 21, 12, 0, tzinfo=timezone.utc)
 
 State = types.PipelineState
@@ -80,13 +81,15 @@ class FakeVertex:
         return message(job)
 
     def _list_jobs(self, request, name):
+        """A service may give fewer on a page than asked for."""
         assert request.query.get("orderBy") == "create_time desc" or request.query["pageSize"] == "1"
         jobs = sorted(self.jobs.values(), key=lambda job: job.create_time, reverse=True)
-        size = int(request.query["pageSize"])
         if mask := request.query.get("readMask"):
             jobs = [types.PipelineJob({field: getattr(job, field) for field in _fields(mask)}) for job in jobs]
-        token = {"next_page_token": "more"} if jobs[size:] else {}
-        return message(types.ListPipelineJobsResponse(pipeline_jobs=jobs[:size], **token))
+        start = int(request.query.get("pageToken", "0"))
+        end = start + min(int(request.query["pageSize"]), JOBS_OF_A_PAGE)
+        token = {"next_page_token": str(end)} if jobs[end:] else {}
+        return message(types.ListPipelineJobsResponse(pipeline_jobs=jobs[start:end], **token))
 
     def _get_job(self, request, name):
         job = self._job(name)

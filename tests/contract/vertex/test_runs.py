@@ -172,6 +172,12 @@ def test_the_newest_runs_come_first_and_no_more_than_asked_for(server, target, p
     assert len(server.sent(LIST)) == 1, "the other pages are not read"
 
 
+def test_runs_that_do_not_fit_on_a_page_are_listed_too(server, target, package):
+    ids = [target.submit(package, {"first": "hello"}).id for _ in range(5)]
+    assert [status.id for status in target.runs(4)] == [*ids[:0:-1]]
+    assert len(server.sent(LIST)) == 2
+
+
 def test_where_nothing_has_run_the_list_is_empty(target):
     assert target.runs() == []
 
