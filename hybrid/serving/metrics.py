@@ -207,7 +207,7 @@ class Metrics:
         yield self._histogram("batch_rows", "Rows of a batch.", ("version",), self._batches)
         info = InfoMetricFamily(PREFIX + "model", "Versions that are loaded.")
         queue: dict[Labels, float] = {}
-        for role, deployed in self._roles():
+        for role, deployed in self._router.routes.roles():
             servable = deployed.servable
             facts = {"version": servable.version, "engine": servable.engine, "sha256": servable.sha256}
             info.add_metric([], {"model": self._name, "role": role, **facts})
@@ -226,12 +226,6 @@ class Metrics:
             for labels, value in values.items() if isinstance(values, Mapping) else [((), values)]:
                 family.add_metric([self._name, *labels], value)
             yield family
-
-    def _roles(self) -> list[tuple[str, Deployed]]:
-        routes = self._router.routes
-        roles = [("primary", routes.primary), ("candidate", routes.candidate), ("shadow", routes.shadow),
-                 ("previous", routes.previous)]  # fmt: skip
-        return [(role, deployed) for role, deployed in roles if deployed is not None]
 
     def _histogram(
         self, name: str, text: str, labels: Sequence[str], histograms: Mapping[Labels, Histogram]

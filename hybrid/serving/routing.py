@@ -87,7 +87,12 @@ class Routes:
 
     def loaded(self) -> list[Deployed]:
         """Each version that is in use or kept, once."""
-        return list(dict.fromkeys(d for d in (self.primary, self.candidate, self.shadow, self.previous) if d))
+        return list(dict.fromkeys(deployed for _, deployed in self.roles()))
+
+    def roles(self) -> list[tuple[str, Deployed]]:
+        """What each version is used for."""
+        roles = (("primary", self.primary), ("candidate", self.candidate), ("shadow", self.shadow))
+        return [(role, d) for role, d in (*roles, ("previous", self.previous)) if d is not None]
 
 
 def position(key: str, salt: str) -> float:
