@@ -122,6 +122,7 @@ class Images(Table):
     deployment: ImageVersion | None = Field(
         default=None, description="The image of publishing and deployment.", examples=[f"1.4.0@sha256:{'4f' * 32}"]
     )
+    serving: ImageVersion | None = Field(default=None, description="The image of the model server.", examples=["1.4.0"])
 
 
 class _Cluster(Table):
