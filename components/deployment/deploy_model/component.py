@@ -14,11 +14,12 @@ def deploy_model(
     action: str = "deploy",
     canary_percent: int = 100,
     serving: str = "kserve",
+    server: str = "tensorflow-serving",
     namespace: str = "",
     storage_uri: str = "",
     storage_secret: str = "",
     service_account: str = "",
-    model_format: str = "tensorflow",
+    model_format: str = "",
     runtime: str = "",
     image: str = "",
     download_image: str = "",
@@ -50,6 +51,9 @@ def deploy_model(
             first model of a service gets all of them. KServe splits requests only on Knative; a plain Deployment splits
             them by the number of pods.
         serving: kserve (an InferenceService), or deployment (a Deployment and a Service of plain Kubernetes).
+        server: What runs in the pods: tensorflow-serving (a SavedModel), kfp-hybrid (this collection's model server on
+            an edge bundle, such as the one in what push_model puts out), or kfp-hybrid-tensorflow (the same on a
+            SavedModel).
         namespace: The namespace to serve in. Empty takes the one this step runs in.
         storage_uri: Where the model is, instead of an artifact: s3://, minio://, gs://, https:// or pvc://CLAIM/PATH;
             either one version (its last part is a number), or the folder of versions for TensorFlow Serving to take the
@@ -59,9 +63,11 @@ def deploy_model(
             component's page). Empty for public storage, volumes, and identities of the service account.
         service_account: The service account of the serving pods, for storage access by workload identity. Empty takes
             one made for storage_secret, or the namespace's default.
-        model_format: KServe's name of the model's format, by which it chooses a runtime.
+        model_format: KServe's name of the model's format, by which it chooses a runtime. Empty takes that of the
+            server: tensorflow, kfp-hybrid or kfp-hybrid-tensorflow.
         runtime: The KServe ServingRuntime to use. Empty leaves the choice to KServe.
-        image: The server's image for serving=deployment. Empty takes tensorflow/serving of Docker Hub.
+        image: The server's image for serving=deployment. Empty takes tensorflow/serving of Docker Hub, or this
+            collection's images serving and tensorflow.
         download_image: This collection's image deployment, which copies the model into the pods for serving=deployment,
             where your cluster has it under another name.
         min_replicas: The least number of serving pods; 0 lets Knative stop the last one while nobody asks. It is the
@@ -94,6 +100,7 @@ def deploy_model(
             action=action,
             canary_percent=canary_percent,
             serving=serving,
+            server=server,
             namespace=namespace,
             storage_uri=storage_uri,
             storage_secret=storage_secret,

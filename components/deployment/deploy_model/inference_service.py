@@ -18,6 +18,7 @@ from kfp_hybrid.components.deployment.deploy_model.names import (
     fingerprint,
 )
 from kfp_hybrid.components.deployment.deploy_model.request import Request
+from kfp_hybrid.components.deployment.deploy_model.servers import TENSORFLOW_SERVING
 from kfp_hybrid.step import StepError
 
 MODELS = "/mnt/models"  # where KServe puts the model
@@ -67,7 +68,7 @@ def make_record(request: Request, location: ModelLocation) -> Record:
             "publish it with push_model, and deploy what that puts out"
         )
     place = location.in_kserve_terms()
-    model: dict[str, Any] = {"modelFormat": {"name": request.model_format}, "storageUri": storage_uri(request, place)}
+    model: dict[str, Any] = {"modelFormat": {"name": request.format}, "storageUri": storage_uri(request, place)}
     predictor: dict[str, Any] = {"minReplicas": request.min_replicas, "model": model}
     if request.runtime:
         model["runtime"] = request.runtime
@@ -117,7 +118,9 @@ def inference_service(service: str, record: Record, previous: Record | None, sha
 
 def uses_tensorflow_serving(request: Request) -> bool:
     """Whether KServe will load the model with TensorFlow Serving, which wants a folder of versions."""
-    return request.model_format == "tensorflow" and (not request.runtime or "tensorflow-serving" in request.runtime)
+    return request.format == TENSORFLOW_SERVING.model_format and (
+        not request.runtime or "tensorflow-serving" in request.runtime
+    )
 
 
 def storage_uri(request: Request, location: ModelLocation) -> str:

@@ -23,15 +23,11 @@ from kfp_hybrid.components.deployment.deploy_model.names import (
     fingerprint,
 )
 from kfp_hybrid.components.deployment.deploy_model.request import Request
+from kfp_hybrid.components.deployment.deploy_model.servers import GRPC_PORT
 from kfp_hybrid.step import StepError
 
-TENSORFLOW_SERVING = "tensorflow/serving:2.19.1"
-HTTP_PORT, GRPC_PORT = 8501, 8500
 MODELS = "/models"
-RESOURCES = {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "2Gi"}}
 STABLE, CANARY = "stable", "canary"
-DRAIN_SECONDS = 5  # in which requests stop coming to a pod that is to go
-USER = 1000  # the image of TensorFlow Serving names none, so that it would run as root
 
 
 @dataclass(frozen=True)
@@ -85,36 +81,25 @@ def make_record(request: Request, location: ModelLocation) -> Record:
     """
     volume, mount, downloads = _storage(request, location)
     folder = f"{MODELS}/{request.service}"
+    folder = folder if location.holds_versions else f"{folder}/{location.version or 1}"
+    chosen = request.model_server
     server = {
         "name": "server",
-        "image": request.image or TENSORFLOW_SERVING,
         "env": [
             {"name": "MODEL_NAME", "value": request.service},
             {"name": "MODEL_BASE_PATH", "value": MODELS},
-            {"name": "MODEL_URI", "value": folder if location.holds_versions else f"{folder}/{location.version or 1}"},
+            {"name": "MODEL_URI", "value": folder},
         ],
-        "ports": [
-            {
-                "name": "http",
-                "containerPort": HTTP_PORT,
-                "protocol": "TCP",
-            },  # its key in an apply; has no default there
-            {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
-        ],
-        "resources": request.resources or RESOURCES,
-        "readinessProbe": {"httpGet": _status_page(request), "periodSeconds": 2},
-        "livenessProbe": {"httpGet": _status_page(request), "periodSeconds": 10, "failureThreshold": 6},
-        "startupProbe": {"httpGet": _status_page(request), "periodSeconds": 2, "failureThreshold": 900},
         "volumeMounts": [{**mount, "readOnly": True}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
-        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(DRAIN_SECONDS)]}}},
         "securityContext": _confined(),
+        **chosen.container(request.service, folder, request.image, request.resources),
     }
     pod = {
         "automountServiceAccountToken": False,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": USER,
-            "fsGroup": USER,
+            "runAsUser": chosen.user,
+            "fsGroup": chosen.user,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "initContainers": downloads,
@@ -126,6 +111,7 @@ def make_record(request: Request, location: ModelLocation) -> Record:
     }
     return Record(
         annotations={
+            **chosen.annotations,
             **request.annotations,
             REVISION: fingerprint(pod, request.annotations, location.uri, location.digest),
             MODEL_URI: location.uri,
@@ -159,10 +145,6 @@ def _storage(request: Request, location: ModelLocation) -> tuple[dict[str, Any],
         **({"envFrom": [{"secretRef": {"name": request.storage_secret}}]} if request.storage_secret else {}),
     }
     return {"name": "model", "emptyDir": {}}, {"name": "model", "mountPath": MODELS}, [download]
-
-
-def _status_page(request: Request) -> dict[str, Any]:
-    return {"path": f"/v1/models/{request.service}", "port": "http"}
 
 
 def _confined() -> dict[str, Any]:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from kfp_hybrid.components.deployment.deploy_model.servers import SERVERS, Server
 from kfp_hybrid.step import StepError
 
 ACTIONS = ("deploy", "promote", "rollback")
@@ -29,11 +30,12 @@ class Request:
     action: str = "deploy"
     canary_percent: int = 100
     serving: str = "kserve"
+    server: str = "tensorflow-serving"
     namespace: str = ""
     storage_uri: str = ""
     storage_secret: str = ""
     service_account: str = ""
-    model_format: str = "tensorflow"
+    model_format: str = ""
     runtime: str = ""
     image: str = ""
     download_image: str = ""
@@ -46,6 +48,16 @@ class Request:
     force: bool = False
     timeout_seconds: int = 900
     run: str = ""
+
+    @property
+    def model_server(self) -> Server:
+        """The server of that name."""
+        return SERVERS[self.server]
+
+    @property
+    def format(self) -> str:
+        """KServe's name of the model's format."""
+        return self.model_format or self.model_server.model_format
 
     def check(self) -> None:
         """Refuse what cannot be meant.
@@ -60,6 +72,7 @@ class Request:
             )
         _one_of("action", self.action, ACTIONS)
         _one_of("serving", self.serving, SERVINGS)
+        _one_of("server", self.server, tuple(SERVERS))
         _between("canary_percent", self.canary_percent, 1, 100, "to take all requests from a model, use rollback")
         _between("min_replicas", self.min_replicas, 0, 10_000)
         _between("max_replicas", self.max_replicas, 0, 10_000)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from kfp_hybrid import __version__, images, profiles
-from kfp_hybrid.components.deployment.deploy_model.plain_objects import TENSORFLOW_SERVING
+from kfp_hybrid.components.deployment.deploy_model.servers import TENSORFLOW_SERVING
 from kfp_hybrid.sources import pipeline_names
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "kustomize"))
@@ -33,10 +33,10 @@ from manifests import (
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
 
 OLDEST, NEWEST = "1.25", kubernetes_validate.latest_version()
-CLUSTER_WIDE = ("trainer", "overlays/airgapped/trainer", "namespace")
+CLUSTER_WIDE = ("trainer", "serving", "overlays/airgapped/trainer", "overlays/airgapped/serving", "namespace")
 FOLDERS = [*(f"overlays/{name}" for name in OVERLAYS), *CLUSTER_WIDE, "pipelines/native"]
-CUSTOM = ("pipelines.kubeflow.org/", "trainer.kubeflow.org/")
-ISOLATED = ("overlays/airgapped", "overlays/airgapped/trainer")
+CUSTOM = ("pipelines.kubeflow.org/", "trainer.kubeflow.org/", "serving.kserve.io/")
+ISOLATED = ("overlays/airgapped", "overlays/airgapped/trainer", "overlays/airgapped/serving")
 KUBECTL_LIMIT = 262144  # bytes of the annotation in which `kubectl apply` keeps what was applied
 
 
@@ -54,7 +54,11 @@ def test_every_object_is_valid_in_the_oldest_and_the_newest_kubernetes(objects, 
     for item in objects:
         if not item["apiVersion"].startswith(CUSTOM):
             validate(json.dumps(item), version)
-        for spec in pod_specs(item) if item["kind"] == "ClusterTrainingRuntime" else ():
+        for spec in (
+            pod_specs(item) if item["kind"].startswith("Cluster") and item["apiVersion"].startswith(CUSTOM) else ()
+        ):
+            if item["kind"] == "ClusterServingRuntime":  # its other fields are KServe's, and tested with its models
+                spec = {name: spec[name] for name in ("containers", "volumes")}
             template = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "a"}}
             validate(json.dumps({**template, "template": {"spec": spec}}), version)
 
@@ -109,7 +113,8 @@ def test_the_check_of_that_standard_finds_what_it_looks_for():
 def test_every_container_has_a_read_only_root_and_pods_get_no_token_of_the_api_server(objects):
     for item in objects:
         for spec in pod_specs(item):
-            assert spec["automountServiceAccountToken"] is False
+            if item["kind"] != "ClusterServingRuntime":  # KServe gives its pods the account of the InferenceService
+                assert spec["automountServiceAccountToken"] is False
     for container in containers(objects):
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
 
@@ -256,24 +261,20 @@ def test_images_are_those_of_this_version_or_listed_once(tmp_path):
         if name != "airgapped"
         for container in containers(objects)
     }
-    used |= {container["image"] for container in containers(build("trainer"))}
+    used |= {container["image"] for name in ("trainer", "serving") for container in containers(build(name))}
     ours = {image for image in used if image.startswith(images.REGISTRY)}
-    assert ours == {images.DEPLOYMENT, images.TENSORFLOW}
-    assert third_party() == (used - ours) | {f"docker.io/{TENSORFLOW_SERVING}"}
+    assert ours == {images.DEPLOYMENT, images.TENSORFLOW, images.SERVING}
+    assert third_party() == (used - ours) | {f"docker.io/{TENSORFLOW_SERVING.image}"}
 
 
 def test_an_isolated_site_needs_the_same_images_from_its_own_registry():
-    mirrored = {
-        each["image"]
-        for folder in ("overlays/airgapped", "overlays/airgapped/trainer")
-        for each in containers(build(folder))
-    }
+    mirrored = {each["image"] for folder in ISOLATED for each in containers(build(folder))}
     paths = {each.partition("/")[2] for each in mirrored}
-    known = third_party() | {images.DEPLOYMENT, images.TENSORFLOW}
+    known = third_party() | {images.DEPLOYMENT, images.TENSORFLOW, images.SERVING}
     assert {each.partition("/")[0] for each in mirrored} == {"registry.internal:5000"}
     assert paths <= {each.partition("/")[2] for each in known}
     profile = only(overlay("airgapped"), "ConfigMap", "kfp-hybrid-profile")["data"]["kfp-hybrid.toml"]
-    assert f"registry.internal:5000/{TENSORFLOW_SERVING}" in profile
+    assert f"registry.internal:5000/{TENSORFLOW_SERVING.image}" in profile
 
 
 PUBLIC_NAME = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:com|org|net|io|dev|ai|app|cloud|co|google|eu|de|uk)\b", re.I)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kfp_hybrid import images
 from kfp_hybrid.components.deployment.deploy_model import inference_service, plain_objects
 from kfp_hybrid.components.deployment.deploy_model.deploy import run_action
 from kfp_hybrid.components.deployment.deploy_model.location import ModelLocation, locate
@@ -275,6 +276,58 @@ def test_a_plain_pod_mounts_just_the_version_of_a_volume():
 def test_plain_kubernetes_cannot_serve_an_archive_of_the_web():
     with pytest.raises(StepError, match="can be served by KServe only"):
         plain("https://example.com/models/flights.tar.gz")
+
+
+# Our own server
+
+
+@pytest.mark.parametrize(("server", "image"), [("kfp-hybrid", images.SERVING),
+                                               ("kfp-hybrid-tensorflow", images.TENSORFLOW)])  # fmt: skip
+def test_our_server_is_given_the_model_its_name_and_the_ports_that_the_pod_declares(server, image):
+    record = plain("s3://models/flights/7", server=server)
+    (container,) = record.pod["containers"]
+    ports = {port["name"]: str(port["containerPort"]) for port in container["ports"]}
+    command = container["command"]
+    assert container["image"] == image
+    assert command[:4] == ["python", "-m", "kfp_hybrid.serving", "/models/flights/7"]
+    options = dict(zip(command[4::2], command[5::2], strict=True))
+    assert (options["--name"], options["--port"], options["--grpc-port"]) == ("flights", ports["http"], ports["grpc"])
+    assert record.pod["securityContext"]["runAsUser"] == images.USER
+
+
+def test_our_server_gets_requests_when_it_is_ready_and_is_started_again_only_when_it_is_dead():
+    (container,) = plain("s3://models/flights/7", server="kfp-hybrid").pod["containers"]
+    assert container["readinessProbe"]["httpGet"] == {"path": "/v2/health/ready", "port": "http"}
+    assert container["livenessProbe"]["httpGet"] == {"path": "/v2/health/live", "port": "http"}
+    assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
+
+
+def test_prometheus_finds_the_metrics_of_our_server_on_its_pods():
+    record = plain("s3://models/flights/7", server="kfp-hybrid")
+    item = plain_objects.deployment("flights", "stable", record, 1, total=1)
+    on_pods = item["spec"]["template"]["metadata"]["annotations"]
+    port = next(each["containerPort"] for each in record.pod["containers"][0]["ports"] if each["name"] == "http")
+    assert (on_pods["prometheus.io/path"], on_pods["prometheus.io/port"]) == ("/metrics", str(port))
+    other = plain("s3://models/flights/7", server="kfp-hybrid", annotations={"prometheus.io/scrape": "false"})
+    assert other.annotations["prometheus.io/scrape"] == "false"
+
+
+def test_our_server_takes_another_image_and_resources_too():
+    limits = {"limits": {"memory": "9Gi"}}
+    (container,) = plain("s3://m/f/7", server="kfp-hybrid", image="r/serving:2", resources=limits).pod["containers"]
+    assert (container["image"], container["resources"]) == ("r/serving:2", limits)
+
+
+@pytest.mark.parametrize("server", ["kfp-hybrid", "kfp-hybrid-tensorflow"])
+def test_kserve_gives_our_server_the_version_itself_and_finds_its_runtime_by_the_format(server):
+    request = Request(service="flights", server=server)
+    predictor = inference_service.make_record(request, locate(None, "minio://models/flights/7")).predictor
+    assert predictor["model"] == {"modelFormat": {"name": server}, "storageUri": "s3://models/flights/7/"}
+
+
+def test_an_unknown_server_is_refused():
+    with pytest.raises(StepError, match="server is 'triton'; it takes tensorflow-serving, kfp-hybrid or"):
+        Request(service="flights", server="triton").check()
 
 
 def test_the_pods_of_two_models_can_be_told_apart_and_those_of_one_model_not_by_the_run():

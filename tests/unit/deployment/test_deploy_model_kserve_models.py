@@ -11,6 +11,7 @@ import types
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kubernetes import client
@@ -18,15 +19,18 @@ from kubernetes import client
 from kfp_hybrid.components.deployment.deploy_model import inference_service
 from kfp_hybrid.components.deployment.deploy_model.location import ModelLocation
 from kfp_hybrid.components.deployment.deploy_model.request import Request
+from kfp_hybrid.components.deployment.deploy_model.servers import SERVERS
 
-WHEEL = Path(__file__).resolve().parents[3] / ".cache/test-tools-kserve"
+ROOT = Path(__file__).resolve().parents[3]
+WHEEL = ROOT / ".cache/test-tools-kserve"
 QUANTITIES = st.dictionaries(st.sampled_from(["cpu", "memory", "nvidia.com/gpu"]), st.sampled_from(["1", "2Gi"]))
 TEXT = st.text("abcdefghij", min_size=1, max_size=8)
 REQUESTS = st.builds(
     Request,
     service=st.just("flights"),
     storage_secret=st.sampled_from(["", "store"]),
-    model_format=st.sampled_from(["tensorflow", "onnx"]),
+    server=st.sampled_from(list(SERVERS)),
+    model_format=st.sampled_from(["", "onnx"]),
     runtime=st.sampled_from(["", "kserve-tensorflow-serving", "ours"]),
     min_replicas=st.integers(0, 3),
     max_replicas=st.sampled_from([0, 5]),
@@ -114,3 +118,22 @@ def test_kubernetes_knows_every_field_of_what_goes_with_it(model_named, make, ki
         "metadata": {"name": "f", "uid": "u"},
     }
     check(inference_service.owned_by(item, owner), kind, model_named)
+
+
+def runtimes():
+    return list(yaml.safe_load_all((ROOT / "manifests/serving/cluster-serving-runtime.yaml").read_text()))
+
+
+@pytest.mark.parametrize("runtime", runtimes(), ids=lambda runtime: runtime["metadata"]["name"])
+def test_kserve_knows_every_field_of_the_runtimes(model_named, runtime):
+    check(runtime, "V1alpha1ClusterServingRuntime", model_named, "ClusterServingRuntime")
+
+
+def test_for_each_of_our_servers_there_is_a_runtime_with_its_format_and_image():
+    ours = {server.model_format: server.image for name, server in SERVERS.items() if name != "tensorflow-serving"}
+    found = {
+        runtime["spec"]["supportedModelFormats"][0]["name"]: runtime["spec"]["containers"][0]["image"]
+        for runtime in runtimes()
+    }
+    assert found == ours
+    assert all(runtime["spec"]["supportedModelFormats"][0]["autoSelect"] for runtime in runtimes())

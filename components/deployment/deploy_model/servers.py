@@ -1,0 +1,108 @@
+"""The servers that deploy_model puts behind a service: TensorFlow Serving, and the model server of this collection."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from kfp_hybrid import images
+
+HTTP_PORT, GRPC_PORT = 8501, 8500
+DRAIN_SECONDS = 5  # in which requests stop coming to a pod that is to go
+METRICS = "prometheus.io/"  # annotations by which Prometheus finds what to read, by convention
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server, as pods run it.
+
+    Attributes:
+        model_format: KServe's name of what it loads, by which KServe finds its runtime.
+        image: Its image for plain Deployments.
+        user: The number of the user that it runs as.
+        resources: Of its container, where none are asked for.
+        ready_path: Answers 200 when it can answer requests; `{service}` stands for the service.
+        live_path: Answers 200 as long as it need not be started again.
+        metrics_path: Where Prometheus reads; "" for nowhere.
+        command: Its command line, `{service}` and `{folder}` filled in; () for the image's own.
+    """
+
+    model_format: str
+    image: str
+    user: int
+    resources: dict[str, Any]
+    ready_path: str
+    live_path: str
+    metrics_path: str = ""
+    command: tuple[str, ...] = ()
+
+    def container(self, service: str, folder: str, image: str, resources: dict[str, Any]) -> dict[str, Any]:
+        """The part of a pod's container that depends on the server.
+
+        Args:
+            service: The name of the service, and of the model in it.
+            folder: Where the model is in the container: a version, or the folder of versions.
+            image: The image to take instead of the server's own.
+            resources: Requests and limits; {} for the server's own.
+        """
+        ready, live = (
+            {"path": path.format(service=service), "port": "http"} for path in (self.ready_path, self.live_path)
+        )
+        return {
+            "image": image or self.image,
+            "ports": [
+                # The protocol is part of a port's key in an apply; it has no default there.
+                {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
+                {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
+            ],
+            "resources": resources or self.resources,
+            "readinessProbe": {"httpGet": ready, "periodSeconds": 2},
+            "livenessProbe": {"httpGet": live, "periodSeconds": 10, "failureThreshold": 6},
+            "startupProbe": {"httpGet": ready, "periodSeconds": 2, "failureThreshold": 900},
+            "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(DRAIN_SECONDS)]}}},
+            **(
+                {"command": [part.format(service=service, folder=folder) for part in self.command]}
+                if self.command
+                else {}
+            ),
+        }
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """Annotations of its pods."""
+        if not self.metrics_path:
+            return {}
+        return {f"{METRICS}scrape": "true", f"{METRICS}port": str(HTTP_PORT), f"{METRICS}path": self.metrics_path}
+
+
+TENSORFLOW_SERVING = Server(
+    model_format="tensorflow",
+    image="tensorflow/serving:2.19.1",
+    user=1000,  # its image names none, so that it would run as root
+    resources={"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "2Gi"}},
+    ready_path="/v1/models/{service}",
+    live_path="/v1/models/{service}",
+)
+
+_OURS: dict[str, Any] = {
+    "user": images.USER,
+    "ready_path": "/v2/health/ready",
+    "live_path": "/v2/health/live",
+    "metrics_path": "/metrics",
+    "command": (
+        *("python", "-m", "kfp_hybrid.serving", "{folder}", "--name", "{service}", "--host", "0.0.0.0"),  # noqa: S104
+        *("--port", str(HTTP_PORT), "--grpc-port", str(GRPC_PORT)),
+    ),
+}
+LITERT = Server(
+    model_format="kfp-hybrid",
+    image=images.SERVING,
+    resources={"requests": {"cpu": "1", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
+    **_OURS,
+)
+TENSORFLOW = Server(
+    model_format="kfp-hybrid-tensorflow",
+    image=images.TENSORFLOW,
+    resources={"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "2Gi"}},
+    **_OURS,
+)
+
+SERVERS = {"tensorflow-serving": TENSORFLOW_SERVING, "kfp-hybrid": LITERT, "kfp-hybrid-tensorflow": TENSORFLOW}
