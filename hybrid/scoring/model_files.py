@@ -43,19 +43,37 @@ def model_files(artifact: Path) -> Iterator[ModelFiles]:
         StepError: there is no model, push_model refused it, or its files are not those that were published.
     """
     with contextlib.ExitStack() as stack:
-        folder = _folder(artifact, stack)
-        if not folder.is_dir():
-            raise StepError(f"there is no model at {folder}; it was retired, or this step cannot see the directory")
-        try:
-            paths = sorted(path for path in folder.rglob("*") if path.is_file())
-            files = {path.relative_to(folder).as_posix(): content.checksum(path) for path in paths}
-        except OSError as error:
-            raise StepError(f"cannot read the model {folder}: {error.strerror}: {error.filename}") from error
-        manifest = _read_json(folder / MANIFEST) if files.pop(MANIFEST, None) else {}
-        digest = content.digest(files)
-        if manifest and manifest.get("digest") != digest:
-            raise StepError(f"the files in {folder} are not those that were published; use another version")
-        yield ModelFiles(folder, str(manifest.get("version", digest[:DIGITS])), digest)
+        yield _checked(_folder(artifact, stack))
+
+
+@contextlib.contextmanager
+def version_files(place: str, version: str) -> Iterator[ModelFiles]:
+    """Find one version in a directory of versions; those in an object store are here until the end of the block.
+
+    Args:
+        place: the directory: a path or URI.
+        version: the name of the version's folder in it; "" for files that lie in the directory itself.
+
+    Raises:
+        StepError: there is no such version, or its files are not those that were published.
+    """
+    with contextlib.ExitStack() as stack:
+        yield _checked(_version(Path(), place, version, stack))
+
+
+def _checked(folder: Path) -> ModelFiles:
+    if not folder.is_dir():
+        raise StepError(f"there is no model at {folder}; it was retired, or this step cannot see the directory")
+    try:
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = {path.relative_to(folder).as_posix(): content.checksum(path) for path in paths}
+    except OSError as error:
+        raise StepError(f"cannot read the model {folder}: {error.strerror}: {error.filename}") from error
+    manifest = _read_json(folder / MANIFEST) if files.pop(MANIFEST, None) else {}
+    digest = content.digest(files)
+    if manifest and manifest.get("digest") != digest:
+        raise StepError(f"the files in {folder} are not those that were published; use another version")
+    return ModelFiles(folder, str(manifest.get("version", digest[:DIGITS])), digest)
 
 
 def _folder(artifact: Path, stack: contextlib.ExitStack) -> Path:

@@ -60,6 +60,7 @@ class ServingModel:
         role: "model" or "baseline": what error messages call it.
         columns: the columns its signature wants.
         text_columns: those of them that it wants as text.
+        output: the output of the signature that holds the scores.
     """
 
     def __init__(self, path: Path, role: str):
@@ -85,7 +86,7 @@ class ServingModel:
             raise StepError(f"the {role} has no signature {SIGNATURE!r} (its signatures: {known}); export it with one")
         self._signature = self._loaded.signatures[SIGNATURE]
         self._inputs: dict[str, tf.TensorSpec] = self._signature.structured_input_signature[1]
-        self._output = self._find_output()
+        self.output = self._find_output()
         self._column_of = {**{name: name for name in self._inputs}, **_renamed_columns(path)}
         self.columns = sorted(self._column_of[name] for name in self._inputs)
         texts = (name for name, spec in self._inputs.items() if spec.dtype == tf.string)
@@ -139,7 +140,7 @@ class ServingModel:
         columns = {name: batch.column(self._column_of[name]) for name in self._inputs}
         inputs = {name: self._tensor(name, spec, columns[name]) for name, spec in self._inputs.items()}
         try:
-            scores = self._signature(**inputs)[self._output].numpy().astype(np.float32)
+            scores = self._signature(**inputs)[self.output].numpy().astype(np.float32)
         except tf.errors.OpError as error:
             raise StepError(f"the {self.role} fails on rows of the examples: {_gist(error)}") from error
         if scores.ndim not in (1, 2) or len(scores) != batch.num_rows:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from kfp_hybrid.serving.rows import Rows
+from kfp_hybrid.serving.rows import Reader, Rows
 from kfp_hybrid.serving.servable import Array, Servable
 
 INLINE_SECONDS = 0.002  # a batch that is expected to take longer is computed in a thread
@@ -71,8 +71,10 @@ class Batcher:
         queue_rows: rows that may wait or be under way; beyond that `Full` is raised.
         timeout: seconds after which waiting rows are given up.
         workers: batches that are computed at the same time in threads.
+        ignore_unknown: whether features that the model does not know are dropped; otherwise they are an error.
 
     Attributes:
+        reader: reads and checks rows for the model.
         queued_rows: rows that wait or are under way.
         batches: batches that were computed.
         batch_rows: rows that were computed.
@@ -87,8 +89,10 @@ class Batcher:
         queue_rows: int = 65536,
         timeout: float = 30.0,
         workers: int = 1,
+        ignore_unknown: bool = False,
     ) -> None:
         self.servable = servable
+        self.reader = Reader(servable.features, ignore_unknown)
         self.queued_rows = 0
         self.batches = 0
         self.batch_rows = 0

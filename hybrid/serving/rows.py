@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kfp_hybrid.serving.servable import INTEGER_CATEGORY, NUMBER, TEXT, Array, Columns, Feature
+from kfp_hybrid.serving.servable import INTEGER_CATEGORY, NUMBER, TEXT, Array, Columns, Feature, Servable
 
 KNOWN_TYPES = 4096  # combinations of types that are remembered as right
 FEW_ROWS = 64  # columns of so many rows are turned into rows, which can be joined with those of other requests
@@ -60,6 +60,12 @@ class Rows:
         if len(parts) == 1:
             return parts[0]
         return Rows(parts[0]._names, [row for part in parts for row in part.tuples])
+
+
+def sample_rows(servable: Servable) -> Rows:
+    """The rows that came with a model."""
+    names = [feature.name for feature in servable.features]
+    return Rows(names, columns={name: servable.samples.columns[name] for name in names})
 
 
 class Reader:
