@@ -19,8 +19,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from kfp_hybrid.errors import UserError
-from kfp_hybrid.serving.http import JSON, Exchange
+from kfp_hybrid.serving.http import JSON, Exchange, HttpServer
 from kfp_hybrid.serving.releases import Releases
+
+MAX_BODY_BYTES = 4096
+MAX_CONNECTIONS = 16
+SECONDS = 10.0  # for a request to arrive
+LOAD_SECONDS = 3600.0  # for a version to be fetched and loaded
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +85,18 @@ class Admin:
         exchange.respond(status, json.dumps(body).encode() + b"\n")
 
 
-def error_body(message: str) -> bytes:
-    """The body of an answer that says what is wrong."""
-    return json.dumps({"error": message}).encode() + b"\n"
+def admin_server(releases: Releases) -> HttpServer:
+    """A server for operators, to be told where to listen."""
+    return HttpServer(
+        Admin(releases).handle,
+        lambda message: json.dumps({"error": message}).encode() + b"\n",
+        max_body_bytes=MAX_BODY_BYTES,
+        max_total_bytes=MAX_CONNECTIONS * MAX_BODY_BYTES,
+        max_connections=MAX_CONNECTIONS,
+        read_seconds=SECONDS,
+        idle_seconds=SECONDS,
+        answer_seconds=LOAD_SECONDS,
+    )
 
 
 def _asked(exchange: Exchange) -> dict[str, Any]:

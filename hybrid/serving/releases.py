@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from kfp_hybrid.errors import UserError
-from kfp_hybrid.serving.batching import Batcher
 from kfp_hybrid.serving.routing import Deployed, Router, Routes, require_percent
 from kfp_hybrid.serving.servable import Servable
 
@@ -41,7 +40,7 @@ class Releases:
     Args:
         versions: what was published.
         router: what chooses the version for a request.
-        make_batcher: makes the batcher of a version.
+        deploy: gives a version what its requests wait in.
         watch: told of each version that comes into service.
 
     Attributes:
@@ -53,14 +52,14 @@ class Releases:
         self,
         versions: Versions,
         router: Router,
-        make_batcher: Callable[[Servable], Batcher],
+        deploy: Callable[[Servable], Deployed],
         watch: Callable[[Deployed], None] = lambda deployed: None,
     ) -> None:
         self.reloads = 0
         self.failures = 0
         self._versions = versions
         self._router = router
-        self._make_batcher = make_batcher
+        self._deploy = deploy
         self._watch = watch
         self._change = asyncio.Lock()
         self._follows = False
@@ -196,7 +195,7 @@ class Releases:
         if not of_its_own and (fit := [deployed for deployed in known if deployed is not routes.shadow]):
             return fit[0]
         servable = known[0].servable if known else await self._load(version)
-        deployed = Deployed(servable, self._make_batcher(servable))
+        deployed = self._deploy(servable)
         self._watch(deployed)
         await _warm_up(deployed)
         return deployed
@@ -246,12 +245,10 @@ class Releases:
 
 async def _warm_up(deployed: Deployed) -> None:
     """Predict the samples where requests are predicted, so that the first of these is as fast as the others."""
-    from kfp_hybrid.serving.rows import Reader
-
-    reader = Reader(deployed.servable.features, ignore_unknown=True)
-    columns = {name: list(values) for name, values in deployed.servable.samples.columns.items()}
+    samples = deployed.servable.samples.columns
+    columns = {name: list(samples[name]) for name in deployed.batcher.reader.names if name in samples}
     if columns and all(columns.values()):
-        await deployed.batcher.submit(reader.columns(columns))
+        await deployed.batcher.submit(deployed.batcher.reader.columns(columns))
 
 
 def _described(deployed: Deployed | None, **more: float) -> dict[str, Any] | None:
