@@ -40,7 +40,11 @@ class Shadow:
         """Mirror an answered request, if it is one of the share."""
         routes = self._router.routes
         shadow = routes.shadow
-        if shadow is None or not _chosen(served.key, shadow.version, routes.shadow_percent):
+        if (
+            shadow is None
+            or served.servable is shadow.servable
+            or not _chosen(served.key, shadow.version, routes.shadow_percent)
+        ):
             return
         if routes.primary.batcher.queued_rows > BUSY_ROWS:
             self.shed += served.rows.count
