@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The longest come first, so that the last ones end at about the same time.
-suites=(library tensorflow cluster validation contract deployment)
+suites=(library tensorflow cluster validation contract serving deployment)
 if [ "${1:-}" = --images ]; then
   suites=(images "${suites[@]}")
   shift
@@ -25,6 +25,10 @@ tools=$PWD/.cache/test-tools
 # The models of KServe's objects, from its wheel alone: the package itself brings a model server's dependencies.
 kserve=$PWD/.cache/test-tools-kserve
 [ -d "$kserve/kserve" ] || .venv/bin/uv pip install --quiet --target "$kserve" --no-deps --python 3.11 kserve==0.21.0
+# The real clients of the model server, with what they need beyond the image's lock.
+clients=$PWD/.cache/test-tools-serving
+[ -d "$clients/tritonclient" ] || .venv/bin/uv pip install --quiet --target "$clients" --no-deps --python 3.11 \
+  tritonclient==2.73.0 geventhttpclient gevent greenlet zope.event zope.interface brotli python-rapidjson
 
 test_images() {
   if [ -z "${BASE_IMAGE:-}" ]; then
@@ -42,6 +46,7 @@ run_suite() {
     contract) .venv/bin/python -m pytest tests/contract "$@" ;;
     cluster) .venv/bin/python -m pytest tests/cluster "$@" ;;
     images) test_images "$@" ;;
+    serving) PYTHONPATH=$tools:$clients .venv/bin/kfp-hybrid python serving -m pytest tests/unit/serving "$@" ;;
     *) PYTHONPATH=$tools .venv/bin/kfp-hybrid python "$suite" -m pytest "tests/unit/$suite" "$@" ;; # of an image
   esac
 }
