@@ -94,7 +94,8 @@ class Connection(asyncio.Protocol):
         self._arriving: Exchange | None = None
         self._parts: list[bytes] = []
         self._body_bytes = 0
-        self._header_bytes = 0
+        self._in_headers = False
+        self._header_bytes = 0  # of headers that are not complete yet
         self._refused = False  # what still comes is not read
         self._linger = False  # the peer may still be sending what is not read
         self._unread = False  # the peer does not read its answers
@@ -135,6 +136,8 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
+            if self._in_headers:
+                self._count_headers(len(data))
         except httptools.HttpParserUpgrade:
             self._refuse(400, "this server speaks HTTP/1.1 only")
         except httptools.HttpParserError as error:
@@ -146,24 +149,24 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         self._arriving = Exchange(self)
-        self._header_bytes = 0
+        self._in_headers = True
         self.since = time.monotonic()
 
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
         self._arriving.target += url
-        self._count_header(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
         self._arriving.headers[name.lower()] = value
-        self._count_header(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
         """The headers are there; the body may follow."""
         exchange = self._arriving
         if self._refused or exchange is None:
             return
+        self._in_headers = False
+        self._header_bytes = 0
         exchange.method = self._parser.get_method().decode("ascii")
         length = exchange.headers.get(b"content-length", b"0")
         if int(length) > self.server.max_body_bytes:
@@ -255,7 +258,8 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def _count_header(self, size: int) -> None:
+    def _count_headers(self, size: int) -> None:
+        """Bound what arrives before the headers are complete."""
         self._header_bytes += size
         if self._header_bytes > MAX_HEADER_BYTES and not self._refused:
             self._refuse(431, f"the headers are longer than {MAX_HEADER_BYTES} bytes")
