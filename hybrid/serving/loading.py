@@ -66,8 +66,9 @@ class ModelSource:
         if version and not version.isalnum():
             raise StepError(f"the version is {version[:40]!r}; give the name of a version, which is a number")
         started = time.perf_counter()
+        version = version or self.latest()
         with contextlib.ExitStack() as stack:
-            servable = self._open(stack.enter_context(self._files(version or self.latest())), version)
+            servable = self._open(stack.enter_context(self._files(version)), version)
             difference = warm_up(servable)
         log.info(
             "loaded version %s (%s) in %.2f s; largest difference on its samples %s",
@@ -92,7 +93,7 @@ class ModelSource:
             raise StepError(
                 f"{files.path} is neither a SavedModel nor an edge bundle: no {SAVED_MODEL} and no {edge.MODEL}"
             )
-        identity: tuple[str, str, str] = (self._name, files.version, files.digest)
+        identity: tuple[str, str, str] = (self._name, version or files.version, files.digest)
         engine = self._engine
         if engine == "auto":
             engine = "litert" if bundle and not (saved and _tensorflow_on_gpu()) else "tensorflow"

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.serving.routing import Deployed, Router, Routes, require_percent
+from kfp_hybrid.serving.rows import sample_rows
 from kfp_hybrid.serving.servable import Servable
 
 POLL_SECONDS = 10.0
@@ -178,10 +179,13 @@ class Releases:
 
     async def _latest(self) -> str:
         try:
-            return await asyncio.to_thread(self._versions.latest)
+            latest = await asyncio.to_thread(self._versions.latest)
         except UserError:
             self.failures += 1
             raise
+        if not latest:
+            raise UserError("the model is no directory of versions, so there is no other version to serve")
+        return latest
 
     async def _deployed(self, version: str, of_its_own: bool = False) -> Deployed:
         """A version that is ready to answer: one that is in service, or a new one.
@@ -197,7 +201,7 @@ class Releases:
         servable = known[0].servable if known else await self._load(version)
         deployed = self._deploy(servable)
         self._watch(deployed)
-        await _warm_up(deployed)
+        await deployed.batcher.submit(sample_rows(servable))  # where requests are predicted, each thread warms up
         return deployed
 
     async def _load(self, version: str) -> Servable:
@@ -241,14 +245,6 @@ class Releases:
             if deployed.version not in [other.version for other in loaded]:
                 await asyncio.to_thread(self._versions.forget, deployed.version)
         log.info("closed version %s", deployed.version)
-
-
-async def _warm_up(deployed: Deployed) -> None:
-    """Predict the samples where requests are predicted, so that the first of these is as fast as the others."""
-    samples = deployed.servable.samples.columns
-    columns = {name: list(samples[name]) for name in deployed.batcher.reader.names if name in samples}
-    if columns and all(columns.values()):
-        await deployed.batcher.submit(deployed.batcher.reader.columns(columns))
 
 
 def _described(deployed: Deployed | None, **more: float) -> dict[str, Any] | None:

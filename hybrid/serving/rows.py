@@ -22,10 +22,11 @@ class Rows:
 
     Attributes:
         count: N.
-        columns: feature name -> N values.
+        scores: float32 [N, outputs], where they are known without the model; else None.
+        columns: feature name -> N values; those of the keys by which the scores were known.
     """
 
-    __slots__ = ("_columns", "_names", "_tuples", "count")
+    __slots__ = ("_columns", "_names", "_tuples", "count", "scores")
 
     def __init__(
         self, names: Sequence[str], tuples: list[tuple[Any, ...]] | None = None, columns: Columns | None = None
@@ -33,6 +34,7 @@ class Rows:
         self._names = names
         self._tuples = tuples
         self._columns = columns
+        self.scores: Array | None = None
         self.count = len(tuples) if tuples is not None else len(next(iter((columns or {}).values())))
 
     @property
@@ -79,7 +81,7 @@ class Reader:
     def __init__(self, features: Sequence[Feature], ignore_unknown: bool = False) -> None:
         self.features = features
         self.names = [feature.name for feature in features]
-        self._ignore_unknown = ignore_unknown
+        self.ignore_unknown = ignore_unknown
         self._by_name = {feature.name: feature for feature in features}
         self._plain = all(not feature.shape for feature in features)
         self._known_types: set[tuple[type, ...]] = set()
@@ -106,7 +108,7 @@ class Reader:
         for position, row in enumerate(instances):
             try:
                 values = pick(row)
-                if len(row) != width and not self._ignore_unknown:
+                if len(row) != width and not self.ignore_unknown:
                     raise KeyError
             except (KeyError, TypeError, IndexError):
                 raise self._wrong_names(row, position) from None
@@ -126,7 +128,7 @@ class Reader:
         """
         if missing := [name for name in self.names if name not in columns]:
             raise InvalidRows(f"feature {missing[0]!r} is missing; the model wants {_listed(self.names)}")
-        if not self._ignore_unknown and len(columns) != len(self.names):
+        if not self.ignore_unknown and len(columns) != len(self.names):
             unknown = next(name for name in columns if name not in self._by_name)
             raise InvalidRows(f"feature {unknown!r} is not one of the model; it wants {_listed(self.names)}")
         ordered = {name: columns[name] for name in self.names}
