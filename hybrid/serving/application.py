@@ -307,6 +307,9 @@ class Application:
                 seconds = time.monotonic() - exchange.started
                 router.notify(Served(deployed.servable, rows, scores, seconds, protocol, key))
 
+        if rows.scores is not None:
+            answered(rows.scores, None)
+            return
         try:
             job: Job = deployed.batcher.enqueue(rows, answered)
         except Full:

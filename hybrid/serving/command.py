@@ -15,9 +15,8 @@ from kfp_hybrid.errors import UserError
 from kfp_hybrid.serving import options as command_line
 from kfp_hybrid.serving.application import Application
 from kfp_hybrid.serving.loading import ModelSource
+from kfp_hybrid.serving.operations import Operations
 from kfp_hybrid.serving.options import Options
-from kfp_hybrid.serving.routing import Router
-from kfp_hybrid.serving.rows import sample_rows
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,9 @@ async def serve(options: Options) -> None:
         loop.add_signal_handler(number, ending.set)
     application = Application(options)
     port = await _listen(application, options)
-    loading = asyncio.ensure_future(_load(application))
+    source = ModelSource(options.model, options.name, options.engine)
+    operations = Operations(application, source)
+    loading = asyncio.ensure_future(_load(options, source, operations))
     ended = asyncio.ensure_future(ending.wait())
     try:
         await asyncio.wait([loading, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -80,6 +81,7 @@ async def serve(options: Options) -> None:
     finally:
         for task in (loading, ended):
             task.cancel()
+        await operations.stop()
     log.info("ended")
 
 
@@ -106,14 +108,9 @@ def _write_port(file: Path, port: int) -> None:
         raise UserError(f"cannot write the port file {file}: {error.strerror}") from None
 
 
-async def _load(application: Application) -> None:
+async def _load(options: Options, source: ModelSource, operations: Operations) -> None:
     """Load the model in a thread, so that the server can already say that it lives."""
-    options = application.options
-    source = ModelSource(options.model, options.name, options.engine)
-    servable = await asyncio.to_thread(source.load, options.version)
-    deployed = application.deploy(servable)
-    await deployed.batcher.submit(sample_rows(servable))
-    application.router = Router(deployed)
+    await operations.start(await asyncio.to_thread(source.load, options.version))
 
 
 def _configure_logging(form: str) -> None:

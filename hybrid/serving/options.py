@@ -39,6 +39,15 @@ class Options:
         log_format: text or json.
         predict_route: a further path for predictions (Vertex AI).
         health_route: a further path for readiness (Vertex AI).
+        follow: seconds between two looks at LATEST for another version; 0 for never.
+        canary: percent of the requests that the version of --canary-version answers.
+        canary_version: a version that gets a share of the requests.
+        shadow: percent of the requests that the version of --shadow-version gets copies of.
+        shadow_version: a version that gets copies of requests and never answers.
+        admin_host: the address to listen at for operators.
+        admin_port: the port for operators; 0 for none.
+        table: a path or URI of a prediction table to answer from.
+        table_any_version: answer from the table also for versions that did not write it.
     """
 
     model: str
@@ -64,6 +73,15 @@ class Options:
     log_format: str = "text"
     predict_route: str = ""
     health_route: str = ""
+    follow: float = 0.0
+    canary: float = 0.0
+    canary_version: str = ""
+    shadow: float = 0.0
+    shadow_version: str = ""
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 0
+    table: str = ""
+    table_any_version: bool = False
 
     @property
     def cores(self) -> int:

@@ -45,7 +45,7 @@ class Releases:
         watch: told of each version that comes into service.
 
     Attributes:
-        reloads: versions that were loaded since the start.
+        loads: versions that were loaded since the start.
         failures: attempts to load one that failed.
     """
 
@@ -56,7 +56,7 @@ class Releases:
         deploy: Callable[[Servable], Deployed],
         watch: Callable[[Deployed], None] = lambda deployed: None,
     ) -> None:
-        self.reloads = 0
+        self.loads = 0
         self.failures = 0
         self._versions = versions
         self._router = router
@@ -167,7 +167,7 @@ class Releases:
             "previous": _described(routes.previous),
             "leaving": len(self._leaving),
             "passed_over": self._passed_over or None,
-            "reloads": self.reloads,
+            "loads": self.loads,
             "failures": self.failures,
         }
 
@@ -215,7 +215,7 @@ class Releases:
             self.failures += 1
             log.exception("loading version %s failed", version)
             raise UserError(f"version {version} cannot be loaded: {error}; see the log of the server") from error
-        self.reloads += 1
+        self.loads += 1
         log.info("loaded version %s in %.2f s", version, time.monotonic() - started)
         return servable
 

@@ -36,6 +36,10 @@ class Shadow:
         self.largest = 0.0
         self._router = router
 
+    def counts(self) -> tuple[int, ...]:
+        """Rows that were compared, different, flipped, shed, failed."""
+        return self.rows, self.different, self.flips, self.shed, self.failed
+
     def observe(self, served: Served) -> None:
         """Mirror an answered request, if it is one of the share."""
         routes = self._router.routes

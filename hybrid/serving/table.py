@@ -72,11 +72,13 @@ class TableReader(Reader):
     Args:
         reader: reads rows for the model alone.
         answers: the table.
+        servable: the model; if its answers may not come from the table, keys are only passed over.
     """
 
-    def __init__(self, reader: Reader, answers: TableAnswers) -> None:
+    def __init__(self, reader: Reader, answers: TableAnswers, servable: Servable) -> None:
         super().__init__(reader.features, reader.ignore_unknown)
         self._answers = answers
+        self._serves = answers.serves(servable)
         self._keys = tuple(answers.table.keys)
         self._extra = set(self._keys).difference(self.names)  # keys that the model does not know
 
@@ -100,8 +102,8 @@ class TableReader(Reader):
 
     def _known(self, keys: Mapping[str, Any]) -> Rows | None:
         lengths = {len(values) if isinstance(values, list) else 0 for values in keys.values()}
-        if len(lengths) != 1 or lengths == {0}:
-            return None  # the error is the reader's to tell
+        if not self._serves or len(lengths) != 1 or lengths == {0}:
+            return None  # a wrong length is the reader's to tell
         scores = self._answers.lookup(keys)
         if scores is None:
             return None

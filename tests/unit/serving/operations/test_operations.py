@@ -1,0 +1,162 @@
+"""The server as a process, with all that its options put around the answers."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from kfp_hybrid.data.prediction_table_writer import TableWriter
+
+COLOURS = {"red": 2, "green": 3}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    def __init__(self, process, port, admin):
+        self.process, self.port, self.admin = process, port, admin
+
+    def get(self, path, port=None):
+        return self.post(path, None, port)
+
+    def post(self, path, body, port=None, **headers):
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"content-type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
+        request = urllib.request.Request(f"http://127.0.0.1:{port or self.port}{path}", data, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                text = response.read()
+        except urllib.error.HTTPError as error:
+            text = error.read()
+        return json.loads(text) if text[:1] in b"{[" else text.decode()
+
+    def predict(self, *instances, **headers):
+        return self.post("/v1/models/sums:predict", {"instances": list(instances)}, **headers).get("predictions")
+
+    def metric(self, name, **labels):
+        """The one value with these labels, None when there is none."""
+        for family in text_string_to_metric_families(self.get("/metrics")):
+            for sample in family.samples:
+                if sample.name == f"kfp_hybrid_serving_{name}" and labels.items() <= sample.labels.items():
+                    return sample.value
+        return None
+
+
+@contextlib.contextmanager
+def server(tmp_path, *options, model=None, log=subprocess.DEVNULL):
+    file, admin = tmp_path / "port", free_port()
+    command = [sys.executable, "-m", "kfp_hybrid.serving", str(model or tmp_path / "versions"), "--name", "sums"]
+    command += ["--host", "127.0.0.1", "--port", "0", "--port-file", str(file), "--drain-delay", "0"]
+    process = subprocess.Popen([*command, "--admin-port", str(admin), *map(str, options)], stderr=log)
+    try:
+        found = None
+        for _ in range(600):
+            if found is None and file.is_file():
+                found = Server(process, int(file.read_text()), admin)
+            if found is not None and found.get("/v2/health/ready").get("ready"):
+                break
+            assert process.poll() is None, "the server ended"
+            time.sleep(0.05)
+        yield found
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+@pytest.fixture
+def versions(sums, tmp_path):
+    for version in (1, 2):
+        sums.publish(tmp_path / "versions", version)
+    sums.point_latest(tmp_path / "versions", 1)
+    return tmp_path / "versions"
+
+
+def test_latest_is_followed_and_counted(sums, tmp_path, versions):
+    with server(tmp_path, "--follow", "0.05") as running:
+        assert running.predict({"x": 5, "colour": "red"}) == [1007]
+        sums.point_latest(versions, 2)
+        for _ in range(200):
+            if running.metric("model_info", version="2", role="primary"):
+                break
+            time.sleep(0.05)
+        assert running.predict({"x": 5, "colour": "blue"}, {"x": None, "colour": None}) == [2006, 2000]
+        assert running.metric("loads_total") == 1
+        assert running.metric("rows_total", version="1", protocol="v1") == 1
+        assert running.metric("rows_total", version="2", protocol="v1") == 2
+        assert running.metric("feature_unknown_total", version="2", feature="colour") == 1
+        assert running.metric("errors_total", protocol="v1", code="400") is None
+        assert running.predict({"x": "five"}) is None
+        assert running.metric("errors_total", protocol="v1", code="400") == 1
+
+
+def test_a_canary_and_a_shadow_can_be_there_from_the_start(tmp_path, versions):
+    options = ("--canary", "50", "--canary-version", "2", "--shadow", "100", "--shadow-version", "2")
+    with server(tmp_path, *options) as running:
+        keys = list(map(str, range(40)))
+        scores = [running.predict({"x": 1, "colour": "red"}, x_request_key=key)[0] for key in keys]
+        assert set(scores) == {1003, 2003}
+        again = [running.predict({"x": 1, "colour": "red"}, x_request_key=key)[0] for key in keys]
+        assert again == scores
+        state = running.post("/admin/promote", {}, running.admin)
+        assert (state["primary"]["version"], state["previous"]["version"]) == ("2", "1")
+        assert running.metric("shadow_rows_total", result="compared") == 2 * scores.count(1003)
+        assert running.metric("shadow_rows_total", result="different") == 2 * scores.count(1003)
+        assert running.metric("shadow_largest_difference") == 1000
+
+
+def write_table(folder, version):
+    writer = TableWriter(folder, {"id": "int64"}, 2)
+    writer.add(pa.table({"id": [7, 8]}), np.float32([[0.25], [0.5]]), None)
+    writer.finish(task="regression", label="y", model_version=version, model_digest="d")
+
+
+def test_known_keys_are_answered_from_a_table_and_all_else_by_the_model(tmp_path, versions):
+    write_table(tmp_path / "table", "1")
+    with server(tmp_path, "--table", tmp_path / "table") as running:
+        assert running.predict({"id": 7}, {"id": 8, "x": 5, "colour": "red"}) == [0.25, 0.5]
+        assert running.predict({"id": 7, "x": 5, "colour": "red"}, {"id": 9, "x": 5, "colour": "green"}) == [1007, 1008]
+        assert running.predict({"x": 5, "colour": "red"}) == [1007]
+        assert "'x' is missing" in running.post("/v1/models/sums:predict", {"instances": [{"id": 9}]})["error"]
+        columns = {"inputs": [{"name": "id", "datatype": "INT64", "shape": [2, 1], "data": [8, 7]}]}
+        assert running.post("/v2/models/sums/infer", columns)["outputs"][0]["data"] == [0.5, 0.25]
+        assert running.metric("table_rows_total", found="hit") == 4
+        assert running.metric("table_rows_total", found="miss") == 3
+        running.post("/admin/reload", {"version": "2"}, running.admin)
+        assert running.predict({"id": 7, "x": 5, "colour": "red"}) == [2007]  # the table is not of this version
+
+
+def test_a_server_without_a_directory_of_versions_says_that_there_is_no_latest(sums, tmp_path):
+    bundle = sums.make_bundle(tmp_path / "bundle", 1)
+    command = [sys.executable, "-m", "kfp_hybrid.serving", bundle, "--port", "0", "--follow", "1"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].endswith(
+        "is no directory of versions, so there is no LATEST; leave --follow out"
+    )
+
+
+def test_the_log_has_no_data_of_rows_and_each_line_is_an_object(sums, tmp_path, versions):
+    with (tmp_path / "log").open("wb") as log, server(tmp_path, "--log-format", "json", log=log) as running:
+        running.predict({"x": "secret-of-a-row", "colour": "red"})
+        running.post("/admin/reload", {"version": "2"}, running.admin)
+        os.kill(running.process.pid, signal.SIGTERM)
+        running.process.wait(60)
+    lines = [line for line in (tmp_path / "log").read_text().splitlines() if not line.startswith("INFO: Created")]
+    assert [json.loads(line)["severity"] for line in lines] == ["INFO"] * len(lines)
+    assert any("switched: primary 2" in json.loads(line)["message"] for line in lines)
+    assert "secret-of-a-row" not in "".join(lines)
