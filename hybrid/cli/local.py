@@ -1,4 +1,4 @@
-"""Commands for this machine: environments, python, demo-data."""
+"""Commands for this machine: environments, python, serve, demo-data."""
 
 import os
 import sys
@@ -20,11 +20,28 @@ def environments() -> None:
         click.echo(f"{image}: {ensure_environment(image, cache_folder(), click.echo)}")
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("image")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def python(image: str, arguments: tuple[str, ...]) -> None:
     """Start the Python of IMAGE as a step would see it, for instance to debug a component."""
+    _become_python(image, *arguments)
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.option("--image", default="serving", show_default=True, help="tensorflow, for models without an edge bundle.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="MODEL [OPTIONS]")
+def serve(image: str, arguments: tuple[str, ...]) -> None:
+    """Serve MODEL over HTTP on this machine, as the image does on a cluster; --help shows the server's options."""
+    _become_python(image, "-m", "kfp_hybrid.serving", *arguments)
+
+
+def _become_python(image: str, *arguments: str) -> None:
+    """Run the Python of an image in the place of this process.
+
+    Raises:
+        UserError: there is no such image, or its environment cannot be made.
+    """
     from kfp_hybrid import images
     from kfp_hybrid.targets.local.code import snapshot
     from kfp_hybrid.targets.local.environments import ensure_environment
@@ -35,7 +52,7 @@ def python(image: str, arguments: tuple[str, ...]) -> None:
     path = [str(snapshot(cache_folder())), os.environ.get("PYTHONPATH", "")]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), "_KFP_RUNTIME": "true"}
     sys.stdout.flush()
-    os.execve(interpreter, [str(interpreter), *arguments], environ)  # noqa: S606 - that is what the command is for
+    os.execve(interpreter, [str(interpreter), *arguments], environ)  # noqa: S606 - that is what it is for
 
 
 @click.command("demo-data")
@@ -53,4 +70,4 @@ def demo_data(file: Path) -> None:
     )
 
 
-COMMANDS = (environments, python, demo_data)
+COMMANDS = (environments, python, serve, demo_data)

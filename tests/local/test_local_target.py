@@ -292,6 +292,8 @@ def test_a_step_that_cannot_run_here_is_refused_before_anything_runs(command_lin
      (["run", "train_and_publish", "-p", "epoch=1"], "did you mean epochs?"),
      (["run", "train_and_publish", "--parameters", "absent.json"], "cannot read absent.json"),
      (["python", "no-image"], "there is no image no-image"),
+     (["serve", "--image", "no-image", "models"], "there is no image no-image"),
+     (["serve"], "there is no model to serve"),
      (["versions", "absent"], "absent is not a directory"),
      (["rollback", "absent", "1"], "absent is not a directory")],
 )  # fmt: skip
@@ -300,6 +302,11 @@ def test_a_wrong_call_is_refused_in_one_line(command_line, arguments, message):
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_options_after_the_image_are_for_its_python(command_line):
+    assert "--json-lines" in command_line("python", "deployment", "-m", "json.tool", "--help").stdout
+    assert "--port-file" in command_line("serve", "--help").stdout
 
 
 def test_a_terminal_shows_a_live_table(command_line):
