@@ -81,7 +81,10 @@ class Resources(Table):
         default=False, description="Use spare capacity, which is cheaper and can be taken away.", examples=[True]
     )
     nodes: int = Field(
-        default=1, ge=1, description="Machines that train one model together; other steps take one.", examples=[2]
+        default=1,
+        ge=1,
+        description="Machines that train one model, or share one batch prediction; other steps take one.",
+        examples=[2],
     )
 
     @model_validator(mode="after")

@@ -72,6 +72,19 @@ class Columns:
         return [self.prefix + name for name in names]
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What a reader of the predictions has to know about their columns, JSON values."""
+        answer = self.answer or Answer("", "", ())
+        return {
+            "key_columns": list(self.keys),
+            "scores": self.scores or list(self._predicted),
+            "predicted": next(iter(self._predicted), None),
+            "task": answer.task,
+            "label": answer.label,
+            "classes": list(answer.classes),
+        }
+
+    @property
     def _predicted(self) -> dict[str, str]:
         if self.answer is None:
             return {}

@@ -9,10 +9,10 @@ from kfp_hybrid import images
 
 @dsl.component(base_image=images.TENSORFLOW, install_kfp_package=False)
 def predict_batch(
-    examples: dsl.Input[dsl.Dataset],
     predictions: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
-    model: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045 - kfp knows no other spelling
+    examples: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045 - kfp knows no other spelling
+    model: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045
     bundle: Optional[dsl.Input[dsl.Artifact]] = None,  # noqa: UP045
     splits: list[str] = [],  # noqa: B006 - kfp copies it into the package
     key_columns: list[str] = [],  # noqa: B006
@@ -25,13 +25,20 @@ def predict_batch(
     shard_rows: int = 262144,
     workers: int = 0,
     checkpoint_dir: str = "",
+    shard_index: int = 0,
+    shard_count: int = 1,
+    to_table: bool = False,
+    table_duplicates: str = "error",
+    source: str = "",
+    format: str = "auto",
+    max_bad_fraction: float = 0.0,
 ) -> NamedTuple("Outputs", [("rows", int)]):  # type: ignore[valid-type]
-    """Predict for every row of examples, in their order, with a SavedModel or an edge bundle.
+    """Predict for every row of examples or files, in their order, with a SavedModel or an edge bundle.
 
     A job that was killed goes on where it stopped, and gives the same bytes as one that was not.
 
     Args:
-        examples: The examples to predict for (from ingest_examples).
+        examples: The examples to predict for (from ingest_examples); or give source.
         model: A SavedModel, or what push_model puts out.
         bundle: An edge bundle (from export_tflite). It predicts; a model beside it says how far the two differ.
         splits: The splits to predict for; empty for all.
@@ -47,6 +54,15 @@ def predict_batch(
         workers: Shards computed at the same time; 0 for one per processor core.
         checkpoint_dir: Folder for finished shards, from which an interrupted job goes on; empty for
             KFP_HYBRID_CHECKPOINTS if set, otherwise a folder beside the output.
+        shard_index: Which part of the shards this step predicts, when several steps share them, from 0.
+        shard_count: How many steps share the shards; merge_predictions puts their predictions together.
+        to_table: Also write a table, in the folder table of the predictions, from which the model server can answer by
+            the key columns without the model.
+        table_duplicates: What happens when a key comes twice in the table: error, or the last row counts.
+        source: Instead of examples, files in CSV, Parquet or TFRecord: a file, folder, pattern or URI, as
+            ingest_examples takes it. The predictions have one split, rows.
+        format: The format of source: auto, csv, parquet or tfrecord.
+        max_bad_fraction: The share of rows of source that may be unreadable; they get no prediction.
 
     Returns:
         predictions: The key columns, scores, predicted, model_version and predicted_at of every row, as an examples
@@ -74,9 +90,16 @@ def predict_batch(
             shard_rows=shard_rows,
             workers=workers,
             checkpoint_dir=checkpoint_dir,
+            shard_index=shard_index,
+            shard_count=shard_count,
+            to_table=to_table,
+            table_duplicates=table_duplicates,
+            source=source,
+            format=format,
+            max_bad_fraction=max_bad_fraction,
         )
         predicted = predict(
-            Path(examples.path),
+            Path(examples.path) if examples else None,
             Path(model.path) if model else None,
             Path(bundle.path) if bundle else None,
             Path(predictions.path),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfp_hybrid.data.examples import Examples
+from kfp_hybrid.data.prediction_table_writer import ERROR, LAST, require_keys
 from kfp_hybrid.preprocessing import TASKS
 from kfp_hybrid.step import StepError
 
@@ -25,6 +26,13 @@ class Options:
     shard_rows: int = 262144
     workers: int = 0
     checkpoint_dir: str = ""
+    shard_index: int = 0
+    shard_count: int = 1
+    to_table: bool = False
+    table_duplicates: str = ERROR
+    source: str = ""
+    format: str = "auto"
+    max_bad_fraction: float = 0.0
 
     def validate(self) -> None:
         """Check what can be checked without the data.
@@ -32,13 +40,20 @@ class Options:
         Raises:
             StepError: a parameter is out of range.
         """
-        for name, least in (("batch_size", 1), ("shard_rows", 1), ("workers", 0)):
+        for name, least in (("batch_size", 1), ("shard_rows", 1), ("workers", 0), ("shard_count", 1)):
             if (value := getattr(self, name)) < least:
                 raise StepError(f"{name} is {value}; it must be at least {least}")
         if not 0 < self.decision_threshold < 1:
             raise StepError(f"decision_threshold is {self.decision_threshold:g}; it must lie between 0 and 1")
         if self.task not in ("auto", *TASKS):
             raise StepError(f"task is {self.task!r}; it must be one of auto, {', '.join(TASKS)}")
+        if not 0 <= self.shard_index < self.shard_count:
+            raise StepError(f"shard_index is {self.shard_index}; with shard_count {self.shard_count} it must be from 0 "
+                            f"to {self.shard_count - 1}")  # fmt: skip
+        if self.table_duplicates not in (ERROR, LAST):
+            raise StepError(f"table_duplicates is {self.table_duplicates!r}; it must be {ERROR} or {LAST}")
+        if self.to_table and self.shard_count > 1:
+            raise StepError("to_table needs all shards; give it to merge_predictions, which puts them together")
         if self.time:
             self.timestamp()
 
@@ -62,7 +77,16 @@ class Options:
             if name not in examples.columns:
                 known = ", ".join(examples.columns)
                 raise StepError(f"key_columns: the examples have no column {name!r}; their columns are {known}")
-        return {name: examples.columns[name] for name in self.key_columns}
+        types = {name: examples.columns[name] for name in self.key_columns}
+        if self.to_table:
+            require_keys(types)
+        return types
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Those parameters that the bytes of a shard depend on, but the time."""
+        names = ("splits", "key_columns", "task", "classes", "decision_threshold", "prefix", "batch_size")
+        return {name: getattr(self, name) for name in (*names, "shard_rows", "shard_count")}
 
     def timestamp(self) -> str:
         """The time to write into each row, to the second, in UTC.

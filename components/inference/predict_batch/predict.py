@@ -1,12 +1,9 @@
 """Batch prediction: shards are predicted side by side, and published together when all are finished."""
 
 import contextlib
-import dataclasses
 import importlib.metadata
 import json
 import logging
-import os
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -18,12 +15,22 @@ import pyarrow as pa
 from kfp_hybrid import __version__
 from kfp_hybrid.checkpoints import checkpoint_base, checkpoint_folder, fingerprint
 from kfp_hybrid.components.inference.predict_batch.columns import Columns
+from kfp_hybrid.components.inference.predict_batch.inputs import open_rows
 from kfp_hybrid.components.inference.predict_batch.options import Options
+from kfp_hybrid.components.inference.predict_batch.output import require_free, write_predictions
 from kfp_hybrid.components.inference.predict_batch.predictors import Predictor
-from kfp_hybrid.components.inference.predict_batch.shards import Finished, Shard, finish_shard, plan_shards, totals
+from kfp_hybrid.components.inference.predict_batch.shards import (
+    Finished,
+    Shard,
+    finish_shard,
+    own_shards,
+    plan_shards,
+    totals,
+)
 from kfp_hybrid.components.inference.predict_batch.sources import Source, find_source, open_source
+from kfp_hybrid.components.inference.predict_batch.table import write_table
 from kfp_hybrid.cores import available_cores
-from kfp_hybrid.data.examples import MANIFEST, Examples, Split, write_manifest
+from kfp_hybrid.data.examples import Examples, Split
 from kfp_hybrid.publishing import publishing
 from kfp_hybrid.step import StepError
 
@@ -50,11 +57,13 @@ class Predicted:
     metadata: dict[str, str | int]
 
 
-def predict(examples: Path, model: Path | None, bundle: Path | None, output: Path, options: Options) -> Predicted:
+def predict(
+    examples: Path | None, model: Path | None, bundle: Path | None, output: Path, options: Options
+) -> Predicted:
     """Predict for all rows of examples.
 
     Args:
-        examples: examples artifact.
+        examples: examples artifact; None for the files that the options name.
         model: artifact of a SavedModel, or of push_model.
         bundle: artifact of an edge bundle; predicts if given.
         output: directory that the predictions become; appears whole or not at all.
@@ -65,17 +74,19 @@ def predict(examples: Path, model: Path | None, bundle: Path | None, output: Pat
     """
     started = time.perf_counter()
     options.validate()
-    _require_free(output)
-    data = Examples.open(examples)
-    keys = options.key_types(data)
-    plan = {split: plan_shards(data, split, options.shard_rows) for split in options.chosen_splits(data)}
+    require_free(output)
+    base = checkpoint_base(options.checkpoint_dir, output)
     workers = options.workers or available_cores()
-    threads = max(1, workers // max(1, sum(map(len, plan.values()))))  # with fewer shards than workers, more for each
     with contextlib.ExitStack() as stack:
+        data = open_rows(examples, options, base, stack)
+        keys = options.key_types(data)
+        whole = {split: plan_shards(data, split, options.shard_rows) for split in options.chosen_splits(data)}
+        plan = own_shards(whole, options.shard_index, options.shard_count)
+        threads = max(1, workers // max(1, sum(map(len, plan.values()))))  # with fewer shards than workers, more each
         source = find_source(model, bundle, stack)
-        opened = open_source(source, data.columns, _sample(data, plan), options.task, options.classes, threads)
-        name = fingerprint(_description(data, plan, source, opened.predictor, options))
-        base = checkpoint_base(options.checkpoint_dir, output)
+        opened = open_source(source, data.columns, _sample(data, whole), options.task, options.classes, threads)
+        job = fingerprint(_description(data, whole, source, opened.predictor, options))
+        name = fingerprint({"job": job, "time": options.time, "shard": options.shard_index})
         folder = stack.enter_context(checkpoint_folder(base, name))
         new = stack.enter_context(publishing(output))
         constants = {"model_version": source.files.version, "predicted_at": _time(folder, options)}
@@ -88,8 +99,15 @@ def predict(examples: Path, model: Path | None, bundle: Path | None, output: Pat
         if rows and without_score == rows:
             raise StepError(f"the model gives no finite score for any of the {rows} rows; it is broken: train it again")
         facts = _facts(source, opened.difference, rows, without_score, constants)
-        further = {"missing": dict(tally.missing), "unknown": dict(tally.unknown), "key_columns": list(keys)}
-        _publish(new, folder, data, plan, shards, columns, {**facts, **further})
+        further = {"missing": dict(tally.missing), "unknown": dict(tally.unknown), **columns.facts}
+        if options.shard_count > 1:
+            further |= {"job": job, "shards": [options.shard_index], "shard_count": options.shard_count}
+        files = {shard.file.path: shard.file for shard in shards}
+        splits = {split: Split(tuple(files[shard.path] for shard in planned)) for split, planned in plan.items()}
+        finished = {path: folder / path for path in files}
+        write_predictions(new, columns.types, splits, finished, data.sources, {**facts, **further})
+        if options.to_table:
+            facts["keys"] = write_table(new, options.table_duplicates)
     with contextlib.suppress(OSError):
         base.rmdir()  # if nobody else has checkpoints there
     metrics = _metrics(shards, opened.difference)
@@ -101,12 +119,6 @@ def predict(examples: Path, model: Path | None, bundle: Path | None, output: Pat
     return Predicted(rows, metrics, {key: value for key, value in facts.items() if isinstance(value, str | int)})
 
 
-def _require_free(output: Path) -> None:
-    """Only predictions and other examples artifacts are replaced."""
-    if output.exists() and not (output / MANIFEST).is_file() and (not output.is_dir() or any(output.iterdir())):
-        raise StepError(f"{output} exists and holds no predictions; it is not overwritten: move it away")
-
-
 def _sample(data: Examples, plan: Plan) -> pa.RecordBatch | None:
     """A few rows of the first split that has any."""
     split = next((split for split, shards in plan.items() if shards), None)
@@ -114,12 +126,12 @@ def _sample(data: Examples, plan: Plan) -> pa.RecordBatch | None:
 
 
 def _description(data: Examples, plan: Plan, source: Source, predictor: Predictor, options: Options) -> dict[str, Any]:
-    """All that the bytes of the shards depend on."""
+    """All that the bytes of the shards depend on, but the time."""
     return {
         "columns": data.schema_fingerprint,
         "files": {split: [file.sha256 for file in data.split(split).files] for split in plan},
         "model": [source.files.digest, source.files.version, type(predictor).__name__],
-        "options": {**dataclasses.asdict(options), "workers": 0, "checkpoint_dir": ""},
+        "options": options.result,
         "versions": [__version__, *map(importlib.metadata.version, VERSIONS_OF)],
     }
 
@@ -166,37 +178,6 @@ def _facts(
         "rows_without_score": without_score,
         "largest_difference": difference,
     }
-
-
-def _publish(
-    new: Path,
-    folder: Path,
-    data: Examples,
-    plan: Plan,
-    shards: list[Finished],
-    columns: Columns,
-    predictions: dict[str, Any],
-) -> None:
-    files = {shard.file.path: shard.file for shard in shards}
-    try:
-        new.mkdir()
-        for path in files:
-            (new / path).parent.mkdir(exist_ok=True)
-            _place(folder / path, new / path)
-        splits = {split: Split(tuple(files[shard.path] for shard in planned)) for split, planned in plan.items()}
-        write_manifest(new, columns.types, splits, sources=data.sources, predictions=predictions)
-    except OSError as error:
-        raise StepError(
-            f"cannot write {new.parent}: {error.strerror or error}; check its permissions and space"
-        ) from error
-
-
-def _place(file: Path, target: Path) -> None:
-    """Give a finished shard a second name; a copy where that cannot be. The first stays until all is published."""
-    try:
-        os.link(file, target)
-    except OSError:
-        shutil.copyfile(file, target)
 
 
 def _metrics(shards: list[Finished], difference: float | None) -> dict[str, float]:

@@ -5,8 +5,9 @@ files agree is taken over by a later run.
 """
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,12 @@ def plan_shards(examples: Examples, split: str, shard_rows: int) -> list[Shard]:
             "run ingest_examples again"
         )
     return shards
+
+
+def own_shards(plan: Mapping[str, list[Shard]], index: int, count: int) -> dict[str, list[Shard]]:
+    """Every `count`-th shard of a plan, beginning with number `index`: what one of several jobs does."""
+    numbers = itertools.count()
+    return {split: [shard for shard in shards if next(numbers) % count == index] for split, shards in plan.items()}
 
 
 def finish_shard(shard: Shard, predictor: Predictor, columns: Columns, batch_size: int, folder: Path) -> Finished:

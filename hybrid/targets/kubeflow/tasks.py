@@ -1,5 +1,6 @@
 """What a pipeline asks of Kubeflow, each a function of the profile and the resources."""
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,13 +10,13 @@ from kfp import dsl, kubernetes
 from kfp_hybrid import images
 from kfp_hybrid.accelerators import accelerator
 from kfp_hybrid.components.deployment.deploy_model.component import deploy_model
-from kfp_hybrid.components.inference.predict_batch.component import predict_batch as predict_model_batch
 from kfp_hybrid.components.training.train_distributed.component import train_distributed
 from kfp_hybrid.components.training.train_model.component import train_model
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.profiles import KubeflowProfile, Resources, image_reference
 from kfp_hybrid.profiles.models import KubernetesSecret, Toleration
 from kfp_hybrid.targets.interface import Component, give_cuda
+from kfp_hybrid.targets.shards import predict_in_steps
 
 ResourcesFor = Callable[[str], Resources]
 
@@ -111,9 +112,16 @@ def predict_batch(
     key_columns: Any,
     resources: str,
 ) -> Any:
-    """Predict in a step; see `Target.predict_batch`."""
-    task = predict_model_batch(model=model, examples=examples, key_columns=key_columns)
-    return configure(profile, resources_for, task, resources=resources, secrets=[STORAGE]).outputs["predictions"]
+    """Predict in a step, or in one for each of several nodes; see `Target.predict_batch`."""
+    configured = functools.partial(configure, profile, resources_for, secrets=[STORAGE])
+    return predict_in_steps(
+        resources_for(resources).nodes if resources else 1,
+        functools.partial(configured, resources=resources),
+        configured,
+        model=model,
+        examples=examples,
+        key_columns=key_columns,
+    )
 
 
 def _limit(task: dsl.PipelineTask, wanted: Resources) -> None:

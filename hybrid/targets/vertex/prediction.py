@@ -1,5 +1,6 @@
 """Batch prediction on Vertex AI."""
 
+import functools
 from typing import Any
 
 from google_cloud_pipeline_components.v1.batch_predict_job import ModelBatchPredictOp
@@ -7,9 +8,9 @@ from kfp import dsl
 
 from kfp_hybrid.accelerators import accelerator, vertex_machine
 from kfp_hybrid.components.data_processing.export_csv.component import export_csv
-from kfp_hybrid.components.inference.predict_batch.component import predict_batch as predict_batch_step
 from kfp_hybrid.profiles import Resources, VertexProfile
 from kfp_hybrid.targets.interface import NO_COLUMNS
+from kfp_hybrid.targets.shards import predict_in_steps
 from kfp_hybrid.targets.vertex.serving import is_registered
 from kfp_hybrid.targets.vertex.steps import ResourcesFor, configure
 
@@ -25,17 +26,19 @@ def predict_batch(
 ) -> Any:
     """Predict for all examples; see `Target.predict_batch`.
 
-    A model of this collection is run by the step that runs it on every target, with the same results. One of the model
+    A model of this collection is run by the steps that run it on every target, with the same results. One of the model
     registry, which AutoML trained, is run by a batch prediction job of Vertex AI on CSV files, which writes all columns
     beside the predictions.
 
     Raises:
         UserError: no machine of Vertex AI has such resources.
     """
-    if not is_registered(model):
-        step = predict_batch_step(model=model, examples=examples, key_columns=key_columns)
-        return configure(profile, resources_for, step, resources=resources).outputs["predictions"]
     wanted = resources_for(resources) if resources else Resources()
+    if not is_registered(model):
+        configured = functools.partial(configure, profile, resources_for)
+        predicting = functools.partial(configured, resources=resources)
+        inputs = {"model": model, "examples": examples, "key_columns": key_columns}
+        return predict_in_steps(wanted.nodes, predicting, configured, **inputs)
     row = accelerator(wanted.accelerator) if wanted.accelerator else None
     machine = vertex_machine(wanted.accelerator, wanted.count, wanted.cpu or 0, wanted.memory_gib)
     table = export_csv(examples=examples)

@@ -22,6 +22,7 @@ from kfp_hybrid.components.training.train_model.wide_and_deep import build_model
 from kfp_hybrid.data import examples as examples_format
 from kfp_hybrid.data.examples import Examples, ExamplesWriter
 from kfp_hybrid.edge.bundle import LABELS, MODEL, PREPROCESSING, SAMPLES, write_bundle
+from kfp_hybrid.edge.litert import LiteRTModel
 from kfp_hybrid.preprocessing import Categorical, Label, Numeric, Preprocessing
 
 NUMBERS = ["dep_delay", "distance", "temp", "wind_dir", "pressure"]
@@ -94,23 +95,25 @@ def make_model(flights: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> C
         model.set_weights([weight + random.normal(0, 0.2, weight.shape) for weight in model.get_weights()])
         (folder / "schema.pbtxt").write_text("")
         serving.export(model, preprocessing, folder / "schema.pbtxt", folder / "modèle")
-        write_float_bundle(folder, preprocessing)
+        write_float_bundle(folder, preprocessing, flights.slice(0, 5))
         return Model(model, preprocessing, folder / "modèle", folder / "bundle")
 
     return make
 
 
-def write_float_bundle(folder: Path, preprocessing: Preprocessing) -> None:
+def write_float_bundle(folder: Path, preprocessing: Preprocessing, rows: pa.Table) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         SourceModel(folder / "modèle").freeze(Path(scratch) / "frozen")
         content = convert(Path(scratch) / "frozen", "float32", {})
     preprocessing.save(folder / "preprocessing.json")
     label = preprocessing.label
+    samples = rows.select(preprocessing.features).to_pydict()
+    scores = LiteRTModel(content).predict(preprocessing.transform(samples))
     files = {
         MODEL: content,
         PREPROCESSING: (folder / "preprocessing.json").read_bytes(),
         LABELS: json.dumps({"task": preprocessing.task, "label": label.name, "classes": label.classes}).encode(),
-        SAMPLES: b"{}",
+        SAMPLES: json.dumps({"rows": samples, "scores": scores.tolist()}).encode(),
     }
     write_bundle(folder / "bundle", files, quantization="float32")
 
@@ -148,7 +151,9 @@ def examples(flights: pa.Table, write_examples: Callable[..., Path]) -> Path:
 def predict_with(tmp_path: Path, examples: Path) -> Callable[..., Prediction]:
     """predict_with(model, **options): predict for the flights; rows of 500 make a shard."""
 
-    def run(model: Path | None = None, bundle: Path | None = None, data: Path = examples, **options: Any) -> Prediction:
+    def run(
+        model: Path | None = None, bundle: Path | None = None, data: Path | None = examples, **options: Any
+    ) -> Prediction:
         output = Path(tempfile.mkdtemp(dir=tmp_path)) / "predictions"
         given = {"shard_rows": 500, "time": TIME, "workers": 2, **options}
         return Prediction(output, predict(data, model, bundle, output, Options(**given)))

@@ -1,12 +1,15 @@
 """predict_batch when it is killed, when files are damaged, and when there is more data than memory should hold."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 
 from kfp_hybrid.components.inference.predict_batch.options import Options
@@ -19,13 +22,14 @@ SHARDS = 12
 KILLED = """
 import json, os, sys
 from pathlib import Path
-from kfp_hybrid.components.inference.predict_batch import predict as job, shards
+from kfp_hybrid.components.inference.predict_batch import output, predict as job, shards
 from kfp_hybrid.components.inference.predict_batch.options import Options
 
 points = {
     "after a shard": (shards, "_note", 5, False),
     "within a shard": (shards, "_note", 5, True),
-    "while publishing": (job, "write_manifest", 1, True),
+    "while publishing": (output, "write_manifest", 1, True),
+    "while writing the table": (job, "write_table", 1, True),
 }
 module, name, call, before = points[sys.argv[1]]
 original, calls = getattr(module, name), []
@@ -39,8 +43,17 @@ def deadly(*arguments, **keywords):
         os.kill(os.getpid(), 9)
 
 setattr(module, name, deadly)
-examples, bundle, output = map(Path, sys.argv[2:5])
-job.predict(examples, None, bundle, output, Options(**json.loads(sys.argv[5])))
+examples, bundle, predictions = map(Path, sys.argv[2:5])
+job.predict(examples, None, bundle, predictions, Options(**json.loads(sys.argv[5])))
+"""
+
+FROM_FILES = """
+import json, sys
+from pathlib import Path
+from kfp_hybrid.components.inference.predict_batch.predict import predict
+from kfp_hybrid.components.inference.predict_batch.options import Options
+print("begun", flush=True)
+predict(None, None, Path(sys.argv[1]), Path(sys.argv[2]), Options(**json.loads(sys.argv[3])))
 """
 
 
@@ -89,6 +102,34 @@ def test_a_killed_job_goes_on_and_gives_the_same_bytes(point, finished, model, e
     taken_over = [path for path in files if kept.get(path.read_bytes()) == path.stat().st_ino]
     assert len(taken_over) == finished  # the very files, which nobody wrote again
     assert [path.name for path in tmp_path.iterdir() if "unfinished" not in path.name] == ["predictions"]
+
+
+def test_a_job_that_is_killed_while_it_writes_its_table_goes_on(model, examples, tmp_path):
+    kill("while writing the table", examples, model, tmp_path / "killed", to_table=True, key_columns=["id"])
+    told = run(examples, model, tmp_path / "killed", to_table=True, key_columns=["id"])
+    assert told.metrics["rows_of_earlier_run"] == 6000
+    run(examples, model, tmp_path / "whole", to_table=True, key_columns=["id"])
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_job_that_is_killed_again_and_again_at_random_loses_nothing(seed, model, flights, tmp_path):
+    pa.csv.write_csv(flights, tmp_path / "flights.csv")
+    files = {"source": str(tmp_path / "flights.csv"), "to_table": True, "key_columns": ["id"]}
+    command = [sys.executable, "-c", FROM_FILES, model.bundle, tmp_path / "killed", json.dumps(options(**files))]
+    random, kills = np.random.default_rng(seed), 0
+    while True:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert process.stdout.readline() == b"begun\n"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            assert process.wait(random.uniform(0.05, 0.5 * (kills + 1))) == 0  # later and later, so that it ends
+            break
+        process.kill()
+        process.wait()
+        kills += 1
+        assert not (tmp_path / "killed").exists() or (tmp_path / "killed/table/manifest.json").is_file()
+    predict(None, None, model.bundle, tmp_path / "whole", Options(**options(**files)))
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
 def test_a_job_that_goes_on_keeps_its_time(model, examples, tmp_path):
