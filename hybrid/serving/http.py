@@ -138,8 +138,8 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
             if self._in_headers:
                 self._count_headers(len(data))
-        except httptools.HttpParserUpgrade:
-            self._refuse(400, "this server speaks HTTP/1.1 only")
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stay(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             if not self._refused:
                 self._refuse(400, f"this is not HTTP/1.1: {error}")
@@ -188,6 +188,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is there as a whole."""
+        if self._parser.should_upgrade():
+            return  # the parser goes no further; see _stay
         exchange, self._arriving = self._arriving, None
         if self._refused or exchange is None:
             return
@@ -203,6 +205,20 @@ class Connection(asyncio.Protocol):
             self._crowded = True
             self._transport.pause_reading()
         self.server.handle(exchange)
+
+    def _stay(self, rest: bytes) -> None:
+        """Pass over the offer to go on in another protocol, which clients of HTTP/2 make, as a server may.
+
+        The parser ends there, before the body: another one is told the same request without the offer.
+        """
+        exchange, self._arriving = self._arriving, None
+        if exchange is None:
+            return
+        head = b"%b %b HTTP/1.1\r\n" % (exchange.method.encode(), exchange.target)
+        kept = [header for header in exchange.headers.items() if header[0] not in (b"upgrade", b"connection")]
+        lines = b"".join(b"%b: %b\r\n" % header for header in kept)
+        self._parser = httptools.HttpRequestParser(self)
+        self.data_received(head + lines + b"\r\n" + rest)
 
     def flush(self) -> None:
         """Write the answers that are due, in the order of the requests."""

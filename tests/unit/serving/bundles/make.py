@@ -2,7 +2,7 @@
 
     kfp-hybrid python tensorflow tests/unit/serving/bundles/make.py
 
-`sum` is a regression whose score is 4 a + b + the id of c: every whole number comes back exactly, so that a test can see
+`sum` is a regression whose score is 4 a + b + the id of c: whole numbers come back exactly, so that a test can see
 whose answer it got. `late` is a binary model of the same columns. `plain` takes its columns as they are.
 """
 
