@@ -29,6 +29,11 @@ kserve=$PWD/.cache/test-tools-kserve
 clients=$PWD/.cache/test-tools-serving
 [ -d "$clients/tritonclient" ] || .venv/bin/uv pip install --quiet --target "$clients" --no-deps --python 3.11 \
   tritonclient==2.73.0 geventhttpclient gevent greenlet zope.event zope.interface brotli python-rapidjson
+# KServe's client needs as much as its server, so that it has an environment of its own.
+client=$PWD/.cache/kserve-client
+[ -x "$client/bin/python" ] || .venv/bin/uv venv --quiet --python 3.11 "$client"
+[ -d "$client/lib/python3.11/site-packages/kserve" ] ||
+  .venv/bin/uv pip install --quiet --python "$client/bin/python" kserve==0.21.0
 
 test_images() {
   if [ -z "${BASE_IMAGE:-}" ]; then

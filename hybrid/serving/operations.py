@@ -38,6 +38,7 @@ class Operations:
         self._source = source
         self._tasks: set[asyncio.Task[None]] = set()
         self._admin: HttpServer | None = None
+        self._grpc: Any = None
         self._end = contextlib.ExitStack()
         self._answers: Any = None  # of a table
 
@@ -64,6 +65,11 @@ class Operations:
             await releases.mirror(options.shadow_version, options.shadow)
         if options.admin_port:
             await self._listen_to_operators(releases)
+        if options.grpc_port:
+            from kfp_hybrid.serving import grpc_v2
+
+            self._grpc, port = await grpc_v2.listen(self._application, options.host, options.grpc_port)
+            log.info("listening for gRPC at %s:%d", options.host, port)
         self._application.router = router
         if options.follow and not options.version:
             self._run(releases.follow(options.follow))
@@ -74,6 +80,8 @@ class Operations:
             task.cancel()
         if self._admin is not None:
             await self._admin.drain(0, 1)
+        if self._grpc is not None:
+            await self._grpc.stop(self._options.drain_timeout)
         self._end.close()
 
     def _deploy(self, servable: Servable) -> Deployed:

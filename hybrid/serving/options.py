@@ -46,6 +46,7 @@ class Options:
         shadow_version: a version that gets copies of requests and never answers.
         admin_host: the address to listen at for operators.
         admin_port: the port for operators; 0 for none.
+        grpc_port: the port for the Open Inference Protocol over gRPC; 0 for none.
         table: a path or URI of a prediction table to answer from.
         table_any_version: answer from the table also for versions that did not write it.
     """
@@ -80,6 +81,7 @@ class Options:
     shadow_version: str = ""
     admin_host: str = "127.0.0.1"
     admin_port: int = 0
+    grpc_port: int = 0
     table: str = ""
     table_any_version: bool = False
 
