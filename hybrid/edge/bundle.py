@@ -63,7 +63,7 @@ class Bundle:
 
     @property
     def quantization(self) -> str:
-        """Which variant the model is: float32, dynamic_range, float16 or int8."""
+        """Which variant of export_tflite the model is, such as float32 or int8."""
         return self.manifest["quantization"]
 
     @property

@@ -14,7 +14,14 @@ def export_tflite(
     bundle: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
-    quantizations: list[str] = ["float32", "dynamic_range", "float16", "int8"],  # noqa: B006 - kfp reads the default
+    quantizations: list[str] = [  # noqa: B006 - kfp reads the default
+        "float32",
+        "dynamic_range",
+        "float16",
+        "int8",
+        "aeq_weight_only",
+        "aeq_int8",
+    ],
     select: str = "smallest",
     split: str = "eval",
     sample_rows: int = 10000,
@@ -23,6 +30,7 @@ def export_tflite(
     max_mean_difference: dict[str, float] = {},  # noqa: B006
     max_flip_fraction: dict[str, float] = {},  # noqa: B006
     max_metric_drop: dict[str, float] = {},  # noqa: B006
+    min_agreement: float = 0.0,
     min_correlation: float = 0.95,
     max_latency_ms: float = 0.0,
     max_size_bytes: int = 0,
@@ -39,20 +47,25 @@ def export_tflite(
     Args:
         model: The SavedModel: one of train_model, or any whose serving_default takes numeric columns only.
         examples: The examples that the variants are compared and calibrated on.
-        quantizations: The variants to make: float32, dynamic_range (int8 weights), float16 (float16 weights), int8
-            (weights and activations).
+        quantizations: The variants to choose from: float32, dynamic_range (int8 weights), float16 (float16 weights),
+            int8 (weights and activations), and of ai-edge-quantizer aeq_weight_only (int8 weights, computed in float32)
+            and aeq_int8 (weights and activations). float32 is made in any case, to fall back on.
         select: Which accepted variant goes into the bundle: smallest, fastest, most-accurate, or the name of the only
-            one you want.
+            one you want. When a policy finds none of the variants acceptable, it takes float32, if that is.
         split: The split whose rows the variants are compared on.
         sample_rows: How many rows of it, spread over the split.
-        calibration_split: The split whose rows calibrate int8.
+        calibration_split: The split whose rows calibrate int8 and aeq_int8.
         calibration_rows: How many rows of it, spread over the split.
         max_mean_difference: Largest mean absolute difference of the scores (regression: in standard deviations), by
-            variant, where you do not want the default: float32 0.0001, float16 0.001, dynamic_range 0.01, int8 0.03.
+            variant, where you do not want the default: float32 0.0001, float16 0.001, dynamic_range and aeq_weight_only
+            0.01, int8 and aeq_int8 0.03.
         max_flip_fraction: Largest share of rows whose decision changes, likewise; by default float32 0.001, float16
-            0.005, dynamic_range 0.02, int8 0.03.
+            0.005, dynamic_range and aeq_weight_only 0.02, int8 and aeq_int8 0.03.
         max_metric_drop: Largest loss of AUC (binary) or accuracy (multiclass), or relative growth of the mean absolute
-            error (regression), likewise; by default float32 0.0001, float16 0.001, dynamic_range 0.005, int8 0.01.
+            error (regression), likewise; by default float32 0.0001, float16 0.001, dynamic_range and aeq_weight_only
+            0.005, int8 and aeq_int8 0.01.
+        min_agreement: Smallest share of rows whose decision stays, such as 0.99, for all variants that
+            max_flip_fraction does not name; 0 for the defaults above.
         min_correlation: Smallest correlation of the scores with the SavedModel's, for all variants.
         max_latency_ms: Largest p99 latency of one row with one thread on the machine that runs this step; 0 for none.
         max_size_bytes: Largest size of the TFLite file; 0 for none.
@@ -91,6 +104,7 @@ def export_tflite(
             max_mean_difference=max_mean_difference,
             max_flip_fraction=max_flip_fraction,
             max_metric_drop=max_metric_drop,
+            min_agreement=min_agreement,
             min_correlation=min_correlation,
             max_latency_ms=max_latency_ms,
             max_size_bytes=max_size_bytes,

@@ -14,13 +14,21 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kfp_hybrid.components.deployment.export_tflite.quantization import (
+    CALIBRATED,
+    FLOAT32,
+    REQUANTIZED,
+    ConversionError,
+    Inputs,
+    convert,
+    requantize,
+)
 from kfp_hybrid.components.deployment.export_tflite.sampling import sample_rows
 from kfp_hybrid.data.examples import Examples
 from kfp_hybrid.edge.litert import SCORES, SIGNATURE
@@ -29,12 +37,8 @@ from kfp_hybrid.preprocessing import FILE_NAME
 from kfp_hybrid.scoring.saved_model import ServingModel, saved_preprocessing
 from kfp_hybrid.step import StepError
 
-QUANTIZATIONS = ("float32", "dynamic_range", "float16", "int8")
 CORE_INPUTS = ("numeric", "bucket", "categorical")
 REFERENCE_BATCH_ROWS = 8192
-CALIBRATION_BATCH_ROWS = 100
-
-Inputs = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,9 @@ class Job:
         examples: examples directory.
         split: split whose sample is scored.
         sample_rows: rows of that sample.
-        calibration_split: split that the representative rows for int8 come from.
+        calibration_split: split that the representative rows for quantized activations come from.
         calibration_rows: how many.
-        quantizations: variants to make, in this order.
+        quantizations: variants to make, in this order; float32 comes before those made of it.
         folder: where the results go.
     """
 
@@ -117,17 +121,21 @@ def run(job: Job) -> None:
     model.freeze(frozen)
     for quantization in job.quantizations:
         logging.info("converting to %s", quantization)
-        calibration: Inputs = {}
-        if quantization == "int8":
-            calibration = model.inputs(examples, job.calibration_split, job.calibration_rows)
         try:
-            _write_whole(job.variant(quantization), convert(frozen, quantization, calibration))
+            _write_whole(job.variant(quantization), _make(job, quantization, frozen, model, examples))
         except ConversionError as error:
             _write_whole(job.failure(quantization), str(error).encode())
 
 
-class ConversionError(Exception):
-    """This variant cannot be made; another one may be."""
+def _make(job: Job, quantization: str, frozen: Path, model: "SourceModel", examples: Examples) -> bytes:
+    calibration: Inputs = {}
+    if quantization in CALIBRATED:
+        calibration = model.inputs(examples, job.calibration_split, job.calibration_rows)
+    if quantization not in REQUANTIZED:
+        return convert(frozen, quantization, calibration)
+    if not job.variant(FLOAT32).exists():
+        raise ConversionError(f"it is made of {FLOAT32}, which could not be made")
+    return requantize(job.variant(FLOAT32).read_bytes(), quantization, calibration)
 
 
 class SourceModel(ServingModel):
@@ -221,59 +229,6 @@ def _constant_function(signature: Any) -> Any:
     rewritten = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
     ends = [[rewritten.graph.as_graph_element(t.name) for t in tensors] for tensors in (frozen.inputs, frozen.outputs)]
     return rewritten.prune(*ends)
-
-
-def convert(frozen: Path, quantization: str, calibration: Inputs) -> bytes:
-    """Make one TFLite variant; it holds TFLite's own ops only.
-
-    Args:
-        frozen: directory written by `SourceModel.freeze`.
-        quantization: one of QUANTIZATIONS. "dynamic_range": int8 weights; "float16": float16 weights; "int8": weights
-            and activations. Ids stay integers and numbers and scores stay floats in every variant, so that a device
-            feeds all alike: LiteRT quantizes the floats itself, and an id must not be quantized.
-        calibration: inputs of representative rows, used by "int8" only.
-
-    Returns:
-        The TFLite file.
-
-    Raises:
-        StepError: the model needs ops that LiteRT does not have, so that no variant can be made.
-        ConversionError: this variant cannot be made.
-    """
-    import tensorflow as tf
-
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(frozen), signature_keys=[SIGNATURE])
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    if quantization != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if quantization == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if quantization == "int8":
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.representative_dataset = lambda: _calibration_batches(calibration)
-    try:
-        return converter.convert()
-    except Exception as error:  # the converter raises its own, and what its C++ code throws
-        if ops := _foreign_ops(error):
-            raise StepError(
-                f"the model needs TensorFlow ops that plain LiteRT does not have: {', '.join(ops)}; "
-                "express them in other ops, or do their work in the preprocessing"
-            ) from error
-        raise ConversionError(f"the conversion failed: {' '.join(str(error).split())[:300]}") from error
-
-
-def _calibration_batches(inputs: Inputs) -> Iterator[tuple[str, Inputs]]:
-    rows = len(next(iter(inputs.values())))
-    for start in range(0, rows, CALIBRATION_BATCH_ROWS):
-        yield SIGNATURE, {name: values[start : start + CALIBRATION_BATCH_ROWS] for name, values in inputs.items()}
-
-
-def _foreign_ops(error: Exception) -> list[str]:
-    """Names of the ops that the converter reports as "Flex" or "custom": those TFLite does not have."""
-    from tensorflow.compiler.mlir.lite.metrics.converter_error_data_pb2 import ConverterErrorData as Codes
-
-    codes = (Codes.ERROR_NEEDS_FLEX_OPS, Codes.ERROR_NEEDS_CUSTOM_OPS)
-    return sorted({found.operator.name for found in getattr(error, "errors", []) if found.error_code in codes})
 
 
 def _save_whole(file: Path, array: np.ndarray) -> None:

@@ -44,8 +44,8 @@ def export_tflite(
     """
     request = check_request(model, examples, **parameters)
     rows, sample, variants = convert_and_measure(request)
-    selected = select(variants, request.select)
-    reason = explain(variants, selected, request.select, request.split)
+    selected = select(variants, request.select, request.quantizations)
+    reason = explain(variants, selected, request.select, request.quantizations, request.split)
     if selected:
         bundle.metadata.update(write_edge_bundle(Path(bundle.path), request, rows, sample, selected))
     else:
@@ -75,14 +75,14 @@ def convert_and_measure(request: Request) -> tuple[pa.RecordBatch, Sample, list[
                 sample_rows=request.sample_rows,
                 calibration_split=request.calibration_split,
                 calibration_rows=request.calibration_rows,
-                quantizations=request.quantizations,
+                quantizations=request.made,
                 folder=folder,
             )
         )
     rows, sample = _read_sample(request, conversion)
     measured = measure_variants(conversion.variants, sample, request.limits)
     failed = [Variant(quantization, failure=why) for quantization, why in conversion.failures.items()]
-    return rows, sample, sorted([*measured, *failed], key=lambda v: request.quantizations.index(v.quantization))
+    return rows, sample, sorted([*measured, *failed], key=lambda v: request.made.index(v.quantization))
 
 
 def _read_sample(request: Request, conversion: Conversion) -> tuple[pa.RecordBatch, Sample]:

@@ -10,7 +10,8 @@ import numpy as np
 from kfp_hybrid.edge.litert import LiteRTModel
 
 THREADS = (1, 2)
-ROUNDS = 5
+ROUNDS = 9
+NEARLY_THE_SAME = 1.05
 INVOCATIONS = 400  # of one round, at most
 SECONDS = 0.1  # of one round, at most, but
 FEWEST_INVOCATIONS = 3
@@ -24,10 +25,18 @@ class Latency:
     Attributes:
         p50: median, in microseconds.
         p99: 99th percentile, in microseconds.
+        low: lower quartile of the medians of the rounds, in microseconds.
+        high: upper quartile of them; the further it is from the lower one, the less a difference says.
     """
 
     p50: float
     p99: float
+    low: float
+    high: float
+
+    def is_near(self, fastest: "Latency") -> bool:
+        """Whether the difference from a faster model is noise, or too small (5 %) to matter."""
+        return self.low <= max(fastest.high, NEARLY_THE_SAME * fastest.p50)
 
 
 def measure_latencies(models: Mapping[str, bytes], inputs: Mapping[str, np.ndarray]) -> dict[str, dict[int, Latency]]:
@@ -58,17 +67,18 @@ class _Stopwatch:
         count = min(ROWS, len(next(iter(inputs.values()))))
         self._model = model
         self._rows = itertools.cycle([{n: v[i : i + 1] for n, v in inputs.items()} for i in range(count)])
-        self._nanoseconds: list[int] = []
+        self._nanoseconds: list[list[int]] = []  # of each round
 
     def run(self) -> None:
         """One round, after warming up."""
         self._time_invocations(fewest=1)
-        self._nanoseconds += self._time_invocations(FEWEST_INVOCATIONS)
+        self._nanoseconds.append(self._time_invocations(FEWEST_INVOCATIONS))
 
     def latency(self) -> Latency:
         """Of all rounds."""
-        p50, p99 = np.percentile(self._nanoseconds, [50, 99]) / 1000
-        return Latency(float(p50), float(p99))
+        p50, p99 = np.percentile(np.concatenate(self._nanoseconds), [50, 99]) / 1000
+        low, high = np.percentile([np.median(times) for times in self._nanoseconds], [25, 75]) / 1000
+        return Latency(float(p50), float(p99), float(low), float(high))
 
     def _time_invocations(self, fewest: int) -> list[int]:
         times: list[int] = []

@@ -1,9 +1,10 @@
 """The HTML report: the verdict, a table of the variants, what they cost and how they differ."""
 
+import itertools
 import math
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def write_report(path: Path, request: Request, variants: list[Variant], selected
         power_of_ten=power_of_ten,
         log10=math.log10,
         rounded=rounded,
+        spread=spread,
         machine=f"{platform.machine()}, {os.cpu_count()} cores, LiteRT {version('ai-edge-litert')}",
     )
 
@@ -77,6 +79,26 @@ def histogram(differences: np.ndarray) -> dict[str, list[float]]:
 def rounded(value: float, digits: int = 3) -> float:
     """The value with so many significant digits, or more if they stand before the decimal point."""
     return float(f"{value:.{digits}g}") if abs(value) < 10**digits else round(value)
+
+
+def spread(positions: Sequence[float], gap: float, end: float) -> list[float]:
+    """Positions of labels that would overlap, moved apart.
+
+    Args:
+        positions: where they belong, in pixels, at most `end`.
+        gap: the least distance between two of them.
+        end: the last pixel for a label; what has no room before it moves up.
+
+    Returns:
+        The new positions, in the order of the given ones.
+    """
+    order = sorted(range(len(positions)), key=positions.__getitem__)
+    moved = list(positions)
+    for before, after in itertools.pairwise(order):
+        moved[after] = max(moved[after], moved[before] + gap)
+    for room, index in enumerate(reversed(order)):
+        moved[index] = min(moved[index], end - room * gap)
+    return moved
 
 
 def power_of_ten(difference: float) -> float:

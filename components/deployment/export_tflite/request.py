@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kfp_hybrid.components.deployment.export_tflite.conversion import QUANTIZATIONS
+from kfp_hybrid.components.deployment.export_tflite.quantization import CALIBRATED, FLOAT32, QUANTIZATIONS
 from kfp_hybrid.data.examples import Examples
 from kfp_hybrid.preprocessing import FILE_NAME, Preprocessing
 from kfp_hybrid.scoring.answer import Answer, find_answer
@@ -42,6 +42,8 @@ DEFAULT_LIMITS = {
     "float16": Limits(mean_difference=0.001, flip_fraction=0.005, metric_drop=0.001),
     "dynamic_range": Limits(mean_difference=0.01, flip_fraction=0.02, metric_drop=0.005),
     "int8": Limits(mean_difference=0.03, flip_fraction=0.03, metric_drop=0.01),
+    "aeq_weight_only": Limits(mean_difference=0.01, flip_fraction=0.02, metric_drop=0.005),
+    "aeq_int8": Limits(mean_difference=0.03, flip_fraction=0.03, metric_drop=0.01),
 }
 
 
@@ -54,11 +56,11 @@ class Request:
         examples: the examples artifact.
         answer: what the scores are about.
         preprocessing: the model's constants; None for a model that takes numeric columns as they are.
-        quantizations: variants to make.
+        quantizations: variants that a policy chooses from.
         select: a policy, or the one variant that is wanted.
         split: split to compare on; has rows.
         sample_rows: rows of it to compare.
-        calibration_split: split that the representative rows for int8 come from.
+        calibration_split: split that the representative rows for quantized activations come from.
         calibration_rows: how many.
         limits: quantization -> limits.
     """
@@ -74,6 +76,16 @@ class Request:
     calibration_split: str
     calibration_rows: int
     limits: dict[str, Limits]
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """All variants to make: float32 is always one of them, as what to fall back on and what others are made of."""
+        return tuple(dict.fromkeys([FLOAT32, *self.quantizations]))
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether a variant needs representative rows."""
+        return any(name in CALIBRATED for name in self.quantizations)
 
     @property
     def has_labels(self) -> bool:
@@ -94,6 +106,7 @@ def check_request(
     max_mean_difference: Mapping[str, float],
     max_flip_fraction: Mapping[str, float],
     max_metric_drop: Mapping[str, float],
+    min_agreement: float,
     min_correlation: float,
     max_latency_ms: float,
     max_size_bytes: int,
@@ -106,7 +119,7 @@ def check_request(
     Args:
         model: SavedModel directory.
         examples: examples directory.
-        quantizations: variants to make.
+        quantizations: variants to choose from.
         select: a policy or one of the variants.
         split: split to compare on.
         sample_rows: rows of it to compare, at least 1.
@@ -115,6 +128,8 @@ def check_request(
         max_mean_difference: variant -> limit, where the default is not wanted.
         max_flip_fraction: likewise.
         max_metric_drop: likewise.
+        min_agreement: share of rows whose decision must stay, for every variant without a max_flip_fraction of its own;
+            0 = the defaults.
         min_correlation: for all variants.
         max_latency_ms: for all variants; 0 = no limit.
         max_size_bytes: for all variants; 0 = no limit.
@@ -129,20 +144,21 @@ def check_request(
     _check_counts(sample_rows=sample_rows, calibration_rows=calibration_rows)
     limits = _limits(
         {"mean_difference": max_mean_difference, "flip_fraction": max_flip_fraction, "metric_drop": max_metric_drop},
+        **_flip_fraction(min_agreement),
         correlation=_number("min_correlation", min_correlation, least=-1),
         latency_ms=_number("max_latency_ms", max_latency_ms),
         size_bytes=int(_number("max_size_bytes", max_size_bytes)),
     )
     answer = find_answer(model, label, task, classes)
+    if min_agreement and answer.task == "regression":
+        raise StepError("min_agreement is about decisions, but the model is a regression; give max_mean_difference")
     constants = model / "assets.extra" / FILE_NAME
     preprocessing = Preprocessing.load(constants) if constants.is_file() else None
     rows = Examples.open(examples)
     _check_split(rows, "split", split)
-    if "int8" in quantizations:
-        _check_split(rows, "calibration_split", calibration_split)
     if preprocessing:
         _check_features(rows, preprocessing.features)
-    return Request(
+    request = Request(
         model=model,
         examples=rows,
         answer=answer,
@@ -155,6 +171,9 @@ def check_request(
         calibration_rows=calibration_rows,
         limits=limits,
     )
+    if request.calibrates:
+        _check_split(rows, "calibration_split", calibration_split)
+    return request
 
 
 def _check_names(quantizations: Sequence[str], select: str) -> None:
@@ -184,9 +203,17 @@ def _limits(given: Mapping[str, Mapping[str, float]], **common: Any) -> dict[str
     return {name: Limits(**values) for name, values in limits.items()}
 
 
-def _number(name: str, value: Any, least: float = 0) -> float:
+def _flip_fraction(min_agreement: float) -> dict[str, float]:
+    """The limit that replaces the defaults, if there is one."""
+    agreement = _number("min_agreement", min_agreement, most=1)
+    return {"flip_fraction": round(1 - agreement, 9)} if agreement else {}
+
+
+def _number(name: str, value: Any, least: float = 0, most: float = math.inf) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < least:
         raise StepError(f"{name} is {value!r}; it must be a number of at least {least}")
+    if value > most:
+        raise StepError(f"{name} is {value!r}; it must be at most {most}")
     return float(value)
 
 

@@ -2,18 +2,16 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from kfp_hybrid.components.deployment.export_tflite.agreement import Agreement, compare
-from kfp_hybrid.components.deployment.export_tflite.latency import Latency, measure_latencies
+from kfp_hybrid.components.deployment.export_tflite.latency import NEARLY_THE_SAME, Latency, measure_latencies
 from kfp_hybrid.components.deployment.export_tflite.request import POLICIES, Limits
 from kfp_hybrid.edge.litert import LiteRTModel
 from kfp_hybrid.step import StepError
-
-NEARLY_THE_SAME = 1.05
 
 
 @dataclass(frozen=True)
@@ -154,22 +152,34 @@ def _checks(agreement: Agreement, latency: Latency, size: int, limits: Limits) -
     return tuple(checks)
 
 
-def select(variants: list[Variant], policy: str) -> Variant | None:
+def select(variants: list[Variant], policy: str, quantizations: Sequence[str]) -> Variant | None:
     """The accepted variant that a policy prefers; None if there is none.
 
-    Of variants that cost nearly the same, the one that agrees best is taken: a model that is 0.2 % smaller is not worth
-    ten times the difference.
+    Of variants of nearly the same size, the one that agrees best is the smallest: 0.2 % fewer bytes are not worth ten
+    times the difference. Of variants whose latencies are as near as their noise, the one with fewer bytes is the
+    fastest: it would be chance otherwise.
 
     Args:
         variants: all of them.
         policy: "smallest", "fastest" (median with one thread), "most-accurate" (mean difference), or the name of the
             one variant that is wanted: another one never takes its place.
+        quantizations: what a policy chooses from; float32 is the last resort.
     """
-    accepted = [v for v in variants if v.accepted and (policy in POLICIES or v.quantization == policy)]
-    costs: dict[str, Callable[[Variant], float]] = {"smallest": lambda v: v.size, "fastest": lambda v: v.latency[1].p50}
-    cost = costs.get(policy, lambda v: 0.0)
-    limit = NEARLY_THE_SAME * min(map(cost, accepted), default=0.0)
-    return min((v for v in accepted if cost(v) <= limit), key=_mean_difference, default=None)
+    accepted = {v.quantization: v for v in variants if v.accepted}
+    if policy not in POLICIES:
+        return accepted.get(policy)
+    candidates = [accepted[name] for name in quantizations if name in accepted] or list(accepted.values())
+    if not candidates:
+        return None
+    if policy == "smallest":
+        limit = NEARLY_THE_SAME * min(v.size for v in candidates)
+        return min((v for v in candidates if v.size <= limit), key=_mean_difference)
+    if policy == "fastest":
+        fastest = min((v.latency[1] for v in candidates), key=lambda latency: latency.p50)
+        return min(
+            (v for v in candidates if v.latency[1].is_near(fastest)), key=lambda v: (v.size, _mean_difference(v))
+        )
+    return min(candidates, key=_mean_difference)
 
 
 def _mean_difference(variant: Variant) -> float:
@@ -177,21 +187,26 @@ def _mean_difference(variant: Variant) -> float:
     return variant.agreement.mean_difference
 
 
-def explain(variants: list[Variant], selected: Variant | None, policy: str, split: str) -> str:
+def explain(
+    variants: list[Variant], selected: Variant | None, policy: str, quantizations: Sequence[str], split: str
+) -> str:
     """One sentence: which variant is selected, with its numbers, or why there is none.
 
     Args:
         variants: all of them.
         selected: what `select` chose.
         policy: what it was told.
+        quantizations: likewise.
         split: name of the split compared on.
     """
     rejected = ", ".join(f"{v.quantization} ({'; '.join(v.problems)})" for v in variants if not v.accepted)
     if selected is None:
         who = "no variant keeps its limits" if policy in POLICIES else f"{policy} does not keep its limits"
         return f"rejected: {who}: {rejected}"
-    accepted = sum(v.accepted for v in variants)
-    why = f"the {policy} of {accepted} accepted" if policy in POLICIES else "as wanted"
+    accepted = sum(v.accepted for v in variants if v.quantization in quantizations)
+    why = "as wanted"
+    if policy in POLICIES:
+        why = f"the {policy} of {accepted} accepted" if accepted else "to fall back on"
     others = ", ".join(f"{v.quantization} {v.size:,}" for v in variants if v.accepted and v is not selected)
     tail = f"; other sizes: {others}" if others else ""
     tail += f"; rejected: {rejected}" if rejected else ""

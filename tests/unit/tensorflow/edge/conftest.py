@@ -10,13 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from kfp_hybrid.components.deployment.export_tflite.conversion import SourceModel
 from kfp_hybrid.components.deployment.export_tflite.export import export_tflite
-from kfp_hybrid.data.examples import ExamplesWriter, arrow_schema
+from kfp_hybrid.components.deployment.export_tflite.quantization import convert
+from kfp_hybrid.components.deployment.export_tflite.request import DEFAULT_LIMITS
+from kfp_hybrid.components.deployment.export_tflite.variants import Sample, Variant, measure_variants
+from kfp_hybrid.data.examples import Examples, ExamplesWriter, arrow_schema
 from kfp_hybrid.preprocessing import Categorical, Label, Numeric, Preprocessing
 
 CARRIERS = ("UA", "AA", "Ö 9", "東")
 PARAMETERS = {
-    "quantizations": ["float32", "dynamic_range", "float16", "int8"],
+    "quantizations": ["float32", "dynamic_range", "float16", "int8", "aeq_weight_only", "aeq_int8"],
     "select": "smallest",
     "split": "eval",
     "sample_rows": 1500,
@@ -25,6 +29,7 @@ PARAMETERS = {
     "max_mean_difference": {},
     "max_flip_fraction": {},
     "max_metric_drop": {},
+    "min_agreement": 0.0,
     "min_correlation": 0.95,
     "max_latency_ms": 0.0,
     "max_size_bytes": 0,
@@ -213,6 +218,20 @@ class Case:
         return serving_scores(self.model, self.preprocessing, rows)
 
 
+@dataclasses.dataclass
+class Bench:
+    """The model as the converter takes it, and the sample that variants are compared on."""
+
+    frozen: Path
+    calibration: dict[str, np.ndarray]
+    sample: Sample
+    float32: bytes
+
+    def measure(self, model: bytes, name: str = "int8") -> Variant:
+        (variant,) = measure_variants({name: model}, self.sample, DEFAULT_LIMITS)
+        return variant
+
+
 @pytest.fixture(scope="session")
 def make_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Case]:
     """make_case(task, **options of save_model): a model with the signatures of train_model, and examples."""
@@ -278,3 +297,14 @@ def case(make_case: Callable[..., Case]) -> Case:
 def exported(case: Case) -> Exported:
     """The classifier, exported with the default parameters."""
     return case.export()
+
+
+@pytest.fixture(scope="session")
+def bench(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """The classifier, converted to float32."""
+    frozen = tmp_path_factory.mktemp("frozen")
+    examples, source = Examples.open(case.examples), SourceModel(case.model)
+    source.freeze(frozen)
+    reference = source.sample_scores(examples, "eval", 1500)
+    sample = Sample(source.inputs(examples, "eval", 1500), reference, "binary", None)
+    return Bench(frozen, source.inputs(examples, "train", 500), sample, convert(frozen, "float32", {}))

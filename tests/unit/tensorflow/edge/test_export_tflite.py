@@ -11,24 +11,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kfp_hybrid.components.deployment.export_tflite.conversion import SourceModel, convert
+from kfp_hybrid.components.deployment.export_tflite.conversion import SourceModel
+from kfp_hybrid.components.deployment.export_tflite.quantization import QUANTIZATIONS, convert
 from kfp_hybrid.components.deployment.export_tflite.report import write_report
-from kfp_hybrid.components.deployment.export_tflite.request import DEFAULT_LIMITS, check_request
-from kfp_hybrid.components.deployment.export_tflite.variants import Sample, Variant, measure_variants
+from kfp_hybrid.components.deployment.export_tflite.request import check_request
+from kfp_hybrid.components.deployment.export_tflite.variants import Variant
 from kfp_hybrid.data.examples import Examples, ExamplesWriter
 from kfp_hybrid.edge.bundle import Bundle
 from kfp_hybrid.edge.model import EdgeModel
 from kfp_hybrid.step import StepError
 
-VARIANTS = ["float32", "dynamic_range", "float16", "int8"]
+VARIANTS = list(QUANTIZATIONS)
 
 
 def test_a_healthy_model_is_accepted_in_every_variant(exported):
     assert exported.accepted, exported.reason
     numbers = exported.metrics.metadata
-    assert [numbers[f"{name}_accepted"] for name in VARIANTS] == [1, 1, 1, 1]
+    assert [numbers[f"{name}_accepted"] for name in VARIANTS] == [1] * 6
     assert numbers["float32_mean_difference"] < 1e-6 and numbers["float32_flip_fraction"] == 0
     assert numbers["float16_mean_difference"] < numbers["int8_mean_difference"] < 0.03
+    assert numbers["aeq_weight_only_mean_difference"] < numbers["aeq_int8_mean_difference"] < 0.03
     assert max(numbers[f"{name}_size_bytes"] for name in VARIANTS[1:]) < numbers["float32_size_bytes"]
     assert numbers["float32_metric"] == pytest.approx(numbers["float32_reference_metric"], abs=1e-6)
     for name in VARIANTS:
@@ -65,7 +67,7 @@ def test_the_report_stands_alone_and_shows_every_variant(exported):
     for text in [*VARIANTS, "Accepted", "Size against agreement", "Latency of one row", "Limits", "AUC"]:
         assert text in page
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
-    assert page.count("<svg") == 3 and page.count('class="area"') == 4
+    assert page.count("<svg") == 3 and page.count('class="area"') == 6
     assert "nan" not in re.sub(r"<style>.*?</style>|<script>.*?</script>", "", page, flags=re.S).lower()
 
 
@@ -115,42 +117,32 @@ def test_the_ops_that_litert_lacks_are_named(make_plain_case):
 def test_a_variant_that_brings_the_converter_down_is_rejected_and_the_others_go_on(make_case):
     import tensorflow as tf
 
-    # The logarithm is infinite for half of the rows, which the model masks; calibrating int8 does not survive it.
+    # The logarithm is infinite for half of the rows, which the model masks. TensorFlow's calibration does not survive
+    # it; ai-edge-quantizer does.
     def masked_logarithm(numeric):
         x = tf.nn.relu(numeric[:, :1])
         return tf.where(x > 0, tf.math.log(x) * 0.5, 0.0)
 
     case = make_case("binary", core_layer=masked_logarithm)
-    exported = case.export(quantizations=["int8", "float32"])
-    assert exported.accepted and exported.metrics.metadata["selected"] == "float32", exported.reason
+    exported = case.export(quantizations=["int8", "aeq_int8"])
+    assert exported.accepted and exported.metrics.metadata["selected"] == "aeq_int8", exported.reason
     assert re.search(r"rejected: int8 \(the converter crashed \(SIG\w+\)", exported.reason), exported.reason
     assert "Why variants were rejected" in exported.report.read_text()
-    with pytest.raises(StepError, match="no variant could be made: int8: the converter crashed"):
-        case.export(quantizations=["int8"])
 
 
-@dataclasses.dataclass
-class Bench:
-    """The model as the converter takes it, and the sample that variants are compared on."""
-
-    frozen: Path
-    calibration: dict[str, np.ndarray]
-    sample: Sample
-    float32: bytes
-
-    def measure(self, model: bytes, name: str = "int8") -> Variant:
-        (variant,) = measure_variants({name: model}, self.sample, DEFAULT_LIMITS)
-        return variant
+def test_a_policy_falls_back_on_float32_and_a_named_variant_does_not(case):
+    limits = {"max_mean_difference": {"int8": 1e-9, "aeq_int8": 1e-9}}
+    exported = case.export(quantizations=["int8", "aeq_int8"], **limits)
+    assert exported.accepted and exported.bundle.metadata["quantization"] == "float32", exported.reason
+    assert exported.reason.startswith("accepted: float32, to fall back on, ")
+    assert "rejected: int8 (mean difference 0.0" in exported.reason
+    assert "to fall back on" in exported.report.read_text()
 
 
-@pytest.fixture(scope="module")
-def bench(case, tmp_path_factory):
-    frozen = tmp_path_factory.mktemp("frozen")
-    examples, source = Examples.open(case.examples), SourceModel(case.model)
-    source.freeze(frozen)
-    reference = source.sample_scores(examples, "eval", 1500)
-    sample = Sample(source.inputs(examples, "eval", 1500), reference, "binary", None)
-    return Bench(frozen, source.inputs(examples, "train", 500), sample, convert(frozen, "float32", {}))
+def test_what_is_too_large_is_not_fallen_back_on(case):
+    exported = case.export(quantizations=["int8"], max_size_bytes=100)
+    assert not exported.accepted
+    assert "float32 (size in bytes" in exported.reason and "int8 (size in bytes" in exported.reason
 
 
 def test_int8_calibrated_on_rows_of_the_split_is_accepted(bench):

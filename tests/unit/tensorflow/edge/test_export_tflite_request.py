@@ -29,6 +29,7 @@ from kfp_hybrid.step import StepError
         ({"max_flip_fraction": {"int8": "much"}}, "max_flip_fraction of int8 is 'much'; it must be a number"),
         ({"max_metric_drop": {"int8": -1}}, "max_metric_drop of int8 is -1; it must be a number of at least 0"),
         ({"min_correlation": float("nan")}, "min_correlation is nan"),
+        ({"min_agreement": 1.01}, "min_agreement is 1.01; it must be at most 1"),
         ({"max_latency_ms": -0.1}, "max_latency_ms is -0.1"),
         ({"max_size_bytes": True}, "max_size_bytes is True"),
         ({"task": "ranking"}, "task is 'ranking'"),
@@ -41,10 +42,30 @@ def test_bad_parameters_are_named(case, changes, message):
     assert not any("report" in file.name for file in case.folder.glob("tmp*/*") if file.stat().st_size == 0)
 
 
-def test_int8_alone_needs_the_calibration_split(case, parameters):
-    changes = {"quantizations": ["float32"], "calibration_split": "no"}
+def test_only_quantized_activations_need_the_calibration_split(case, parameters):
+    changes = {"quantizations": ["float16", "aeq_weight_only"], "calibration_split": "no"}
     request = check_request(case.model, case.examples, **parameters | changes)
-    assert request.quantizations == ("float32",)
+    assert request.quantizations == ("float16", "aeq_weight_only")
+    for quantization in ("int8", "aeq_int8"):
+        with pytest.raises(StepError, match="calibration_split: the examples have no split 'no'"):
+            check_request(case.model, case.examples, **parameters | changes | {"quantizations": [quantization]})
+
+
+def test_float32_is_made_in_any_case(case, parameters):
+    request = check_request(case.model, case.examples, **parameters | {"quantizations": ["int8", "aeq_int8"]})
+    assert request.made == ("float32", "int8", "aeq_int8")
+
+
+def test_an_agreement_limits_every_variant_without_a_limit_of_its_own(case, parameters):
+    limits = {"min_agreement": 0.99, "max_flip_fraction": {"int8": 0.2}}
+    request = check_request(case.model, case.examples, **parameters | limits)
+    assert request.limits["int8"].flip_fraction == 0.2
+    assert {limit.flip_fraction for name, limit in request.limits.items() if name != "int8"} == {0.01}
+
+
+def test_a_regression_has_no_decisions_to_agree_on(make_case):
+    with pytest.raises(StepError, match="min_agreement is about decisions, but the model is a regression"):
+        make_case("regression").export(min_agreement=0.99)
 
 
 def test_given_limits_change_their_variant_only(case, parameters):

@@ -1,5 +1,6 @@
 """How variants are compared, judged and selected; no conversion."""
 
+import itertools
 import math
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis.extra import numpy as npst
 from kfp_hybrid.components.deployment.export_tflite.agreement import compare
 from kfp_hybrid.components.deployment.export_tflite.latency import Latency
 from kfp_hybrid.components.deployment.export_tflite.outputs import describe_metrics
-from kfp_hybrid.components.deployment.export_tflite.report import histogram, log_axis
+from kfp_hybrid.components.deployment.export_tflite.report import histogram, log_axis, spread
 from kfp_hybrid.components.deployment.export_tflite.request import POLICIES, Limits
 from kfp_hybrid.components.deployment.export_tflite.variants import Check, Variant, _checks, explain, select
 
@@ -82,13 +83,15 @@ def test_a_constant_output_is_noticed_though_positives_are_rare():
     # All scores near zero: a variant that always says zero has a small mean difference and flips nothing.
     reference = np.random.default_rng(0).beta(0.5, 200, (5000, 1)).astype(np.float32)
     agreement = compare(reference, np.zeros_like(reference), "binary", None)
-    checks = _checks(agreement, Latency(1, 1), 1, Limits(mean_difference=0.03, flip_fraction=0.03, metric_drop=0.01))
+    checks = _checks(
+        agreement, Latency(1, 1, 1, 1), 1, Limits(mean_difference=0.03, flip_fraction=0.03, metric_drop=0.01)
+    )
     assert [check.name for check in checks if not check.kept] == ["correlation"]
 
 
 def test_limits_on_latency_and_size_apply_only_when_they_are_given():
     scores = np.float32([[0.1], [0.9]])
-    agreement, latency = compare(scores, scores, "binary", None), Latency(p50=100, p99=2000)
+    agreement, latency = compare(scores, scores, "binary", None), Latency(p50=100, p99=2000, low=100, high=100)
     limits = {"mean_difference": 0.1, "flip_fraction": 0.1, "metric_drop": 0.1}
     assert all(check.kept for check in _checks(agreement, latency, 5000, Limits(**limits)))
     strict = _checks(agreement, latency, 5000, Limits(**limits, latency_ms=1.9, size_bytes=4999))
@@ -104,11 +107,11 @@ def test_a_limit_may_just_be_reached(value, limit):
     assert Check("x", value, limit).kept or Check("x", value, limit, at_most=False).kept
 
 
-def variant(name: str, size: int, p50: float, difference: float, accepted: bool = True) -> Variant:
+def variant(name: str, size: int, p50: float, difference: float, accepted: bool = True, noise: float = 0) -> Variant:
     scores = np.float32([[0.2], [0.8]])
     agreement = compare(scores, scores + np.float32(difference), "binary", None)
     checks = (Check("mean difference", agreement.mean_difference, 1.0 if accepted else -1.0),)
-    latency = {1: Latency(p50, 2 * p50), 2: Latency(p50, 2 * p50)}
+    latency = dict.fromkeys((1, 2), Latency(p50, 2 * p50, p50 - noise, p50 + noise))
     return Variant(name, bytes(size), "", agreement, latency, scores, checks)
 
 
@@ -118,19 +121,35 @@ VARIANTS = [
     variant("dynamic_range", 1010, 10, 0.01),
     variant("int8", 1000, 9.9, 0.1),
 ]
+NAMES = [v.quantization for v in VARIANTS]
 
 
 @pytest.mark.parametrize(
     ("policy", "expected"),
     [
         ("smallest", "dynamic_range"),  # 1 % larger than int8, and ten times closer to the SavedModel
-        ("fastest", "dynamic_range"),
+        ("fastest", "int8"),  # 1 % faster than dynamic_range, which is 1 % larger
         ("most-accurate", "float32"),
         ("int8", "int8"),
     ],
 )
 def test_the_policy_selects(policy, expected):
-    assert select(VARIANTS, policy).quantization == expected
+    assert select(VARIANTS, policy, NAMES).quantization == expected
+
+
+def test_the_fastest_is_the_smallest_of_those_within_the_noise():
+    fast, small = variant("float32", 4000, 10, 0, noise=1.5), variant("int8", 1000, 12, 0.01, noise=1)
+    assert select([fast, small], "fastest", ["float32", "int8"]) is small
+    slower = variant("int8", 1000, 14, 0.01, noise=1)
+    assert select([fast, slower], "fastest", ["float32", "int8"]) is fast
+
+
+@given(noise=st.lists(st.floats(-0.5, 0.5), min_size=4, max_size=4))
+def test_noise_does_not_change_which_is_the_fastest(noise):
+    measured = [
+        variant(v.quantization, v.size, v.latency[1].p50 + shift, 0, noise=1) for v, shift in zip(VARIANTS, noise)
+    ]
+    assert select(measured, "fastest", NAMES).quantization == "int8"
 
 
 @given(
@@ -140,7 +159,7 @@ def test_the_policy_selects(policy, expected):
 def test_what_is_selected_is_accepted_and_near_the_best(costs, policy):
     variants = [variant(f"v{i}", *cost) for i, cost in enumerate(costs)]
     accepted = [v for v in variants if v.accepted]
-    selected = select(variants, policy)
+    selected = select(variants, policy, [v.quantization for v in variants])
     assert (selected is None) == (not accepted)
     if selected:
         assert selected in accepted
@@ -153,20 +172,29 @@ def test_what_is_selected_is_accepted_and_near_the_best(costs, policy):
 
 
 def test_the_wanted_variant_is_never_replaced_by_another_one():
-    variants = [variant("float32", 1, 1, 0), variant("int8", 1, 1, 0.3, accepted=False)]
-    assert select(variants, "int8") is None
-    assert explain(variants, None, "int8", "eval").startswith(
+    variants, names = [variant("float32", 1, 1, 0), variant("int8", 1, 1, 0.3, accepted=False)], ["float32", "int8"]
+    assert select(variants, "int8", names) is None
+    assert explain(variants, None, "int8", names, "eval").startswith(
         "rejected: int8 does not keep its limits: int8 (mean diff"
     )
-    assert explain(variants[1:], None, "fastest", "eval").startswith(
+    assert explain(variants[1:], None, "fastest", names, "eval").startswith(
         "rejected: no variant keeps its limits: int8 (mean"
     )
-    assert select(variants, "smallest").quantization == "float32"
+    assert select(variants, "smallest", names).quantization == "float32"
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_float32_is_the_last_resort_of_a_policy_and_no_competitor(policy):
+    float32 = variant("float32", 1, 1, 0)
+    good, bad = variant("int8", 9, 9, 0.1), variant("int8", 9, 9, 0.1, accepted=False)
+    assert select([float32, good], policy, ["int8"]) is good
+    assert select([float32, bad], policy, ["int8"]) is float32
+    assert select([float32, bad], "int8", ["int8"]) is None
 
 
 def test_the_reason_is_one_sentence_with_the_numbers():
     rejected = Variant("int8", failure="the converter crashed")
-    reason = explain([*VARIANTS[:3], rejected], VARIANTS[2], "smallest", "eval")
+    reason = explain([*VARIANTS[:3], rejected], VARIANTS[2], "smallest", NAMES, "eval")
     assert reason.startswith("accepted: dynamic_range, the smallest of 3 accepted, 1,010 bytes, p50 10 µs")
     assert reason.endswith("; rejected: int8 (the converter crashed)")
     assert "on 2 rows of eval; other sizes: float32 " in reason
@@ -194,3 +222,11 @@ def test_a_logarithmic_axis_holds_its_values_and_at_least_a_decade(powers):
     axis = log_axis(powers, 0, 100)
     assert axis.high >= axis.low + 1 and axis.ticks == tuple(range(axis.low, axis.high + 1))
     assert all(axis.low <= power <= axis.high for power in powers)
+
+
+@given(places=st.lists(st.floats(0, 200), max_size=12))
+def test_labels_keep_their_order_and_do_not_overlap(places):
+    moved = spread(places, 13, 200)
+    assert all(place <= 200 for place in moved)
+    order = sorted(range(len(places)), key=places.__getitem__)
+    assert all(moved[b] - moved[a] >= 13 - 1e-9 for a, b in itertools.pairwise(order))
