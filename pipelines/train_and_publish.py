@@ -41,8 +41,9 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
         seed: int = 1,
         slice_columns: list = [],
         thresholds: dict = {},
-        quantizations: list = ["float32", "dynamic_range", "float16", "int8"],
+        quantizations: list = ["float32", "dynamic_range", "float16", "int8", "aeq_weight_only", "aeq_int8"],
         select: str = "smallest",
+        min_agreement: float = 0.0,
         max_size_bytes: int = 0,
         max_latency_ms: float = 0.0,
         destination: str = "",
@@ -79,8 +80,9 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
             seed: Makes training repeatable.
             slice_columns: Evaluate each value of these columns on its own too.
             thresholds: What the model must reach to be published; see evaluate_model.
-            quantizations: The TensorFlow Lite variants to build and measure.
+            quantizations: The TensorFlow Lite variants to choose from; float32 is built in any case, to fall back on.
             select: Which accepted variant becomes the edge model: smallest, fastest, most-accurate or a name.
+            min_agreement: The share of decisions that the edge model must share with the model; 0 for defaults.
             max_size_bytes: The largest edge model to accept; 0 for any.
             max_latency_ms: The largest p99 latency of the edge model to accept, one row on one thread; 0 for any.
             destination: The directory in which models are published; inside the run, when empty.
@@ -133,6 +135,7 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
                     examples=examples,
                     quantizations=quantizations,
                     select=select,
+                    min_agreement=min_agreement,
                     max_size_bytes=max_size_bytes,
                     max_latency_ms=max_latency_ms,
                 )
