@@ -129,6 +129,7 @@ libraries_of() {
   case $1 in
     validation) echo tensorflow_data_validation ;;
     tensorflow*) echo tensorflow ;;
+    serving) echo ai_edge_litert.interpreter ;;
     *) echo kubernetes ;;
   esac
 }

@@ -4,7 +4,7 @@
 #
 #   --minimal             without KServe; models are served by plain Deployments
 #   --no-run              do not run the main job at the end
-#   --kfp-manifests DIR   install cluster-scoped.yaml and kfp.yaml of DIR, not the release on GitHub; fetch_kfp makes them
+#   --kfp-manifests DIR   install what scripts/kfp-manifests.sh wrote into DIR, not the release on GitHub
 #
 # Run it again at any time: what is there is kept. scripts/kind-down.sh removes all of it. Settings, as variables:
 #   REGISTRY_IMAGE   the image of the local registry; registry:2 when not set
@@ -91,21 +91,14 @@ push_images() {
   REGISTRY=$registry scripts/images.sh push deployment tensorflow validation
 }
 
-build() {
-  kubectl kustomize "$1" || fail "cannot fetch Kubeflow Pipelines from GitHub; fetch it elsewhere, see --kfp-manifests"
-}
-
 fetch_kfp() { # writes cluster-scoped.yaml and kfp.yaml with known images only
-  local base="https://github.com/kubeflow/pipelines/manifests/kustomize" work=$state/unpinned
-  mkdir -p "$work"
-  if [ -n "$kfp_manifests" ]; then
-    cp "$kfp_manifests"/{cluster-scoped,kfp}.yaml "$work/"
-  else
-    build "$base/cluster-scoped-resources?ref=$kfp_version&timeout=120s" > "$work/cluster-scoped.yaml"
-    build "$base/env/platform-agnostic?ref=$kfp_version&timeout=120s" > "$work/kfp.yaml"
+  local from=$kfp_manifests file
+  if [ -z "$from" ]; then
+    from=$state/unpinned
+    bash scripts/kfp-manifests.sh "$from" "$kfp_version" || fail "or give a folder with them: --kfp-manifests"
   fi
   for file in cluster-scoped.yaml kfp.yaml; do
-    .venv/bin/python -m kfp_hybrid.bundle.third_party manifests/kind/images.yaml < "$work/$file" > "$state/$file"
+    .venv/bin/python -m kfp_hybrid.bundle.third_party manifests/kind/images.yaml < "$from/$file" > "$state/$file"
   done
 }
 
@@ -126,18 +119,25 @@ record_digests() { # what the cluster runs, for manifests/kind/images.yaml
   say "the digests of the images that run are in $state/images.txt"
 }
 
-install_kserve() {
+install_kserve() { # its controller and runtimes; not its controller for LLMs, which needs gateways
   say "installing KServe $kserve_version"
-  local release=https://github.com/kserve/kserve/releases/download/$kserve_version
+  local source=https://github.com/kserve/kserve/config
   local cert_manager=https://github.com/cert-manager/cert-manager/releases/download/$cert_manager_version
   on_cluster apply -f "$cert_manager/cert-manager.yaml"
   on_cluster -n cert-manager wait --for=condition=available --timeout=5m deployment --all
-  on_cluster apply --server-side --force-conflicts -f "$release/kserve.yaml"
+  apply_kserve "$source/crd/full"
+  on_cluster wait --for=condition=established --timeout=60s crd --all
+  apply_kserve "$source/overlays/standalone/kserve"
   on_cluster -n kserve wait --for=condition=available --timeout=5m deployment --all
-  on_cluster apply --server-side --force-conflicts -f "$release/kserve-cluster-resources.yaml"
+  apply_kserve "$source/runtimes"
   # There is no Knative here.
   on_cluster -n kserve patch configmap inferenceservice-config --type merge \
     --patch '{"data": {"deploy": "{\"defaultDeploymentMode\": \"Standard\"}"}}'
+}
+
+apply_kserve() { # URL of a kustomization; in the sources, the images of KServe have no version
+  kubectl kustomize "$1?ref=$kserve_version&timeout=120s" | sed "s/\(kserve[^ ]*\):latest/\1:$kserve_version/" |
+    on_cluster apply --server-side --force-conflicts -f - || fail "cannot install KServe from GitHub; --minimal does without"
 }
 
 write_config() { # the target kind, in a file of its own

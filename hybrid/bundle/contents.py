@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kfp_hybrid import images, pipelines, profiles
 from kfp_hybrid.bundle import checksums
-from kfp_hybrid.bundle.third_party import ThirdParty
+from kfp_hybrid.bundle.third_party import ThirdParty, relocate
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.profiles import KubeflowProfile, Profiles, image_reference
 from kfp_hybrid.sources import compile_pipeline, pipeline_names
@@ -52,6 +52,30 @@ def write_manifests(folder: Path, registry: str, others: list[ThirdParty]) -> No
         for old, new in changes.items():
             text = text.replace(old, new)
         file.write_text(text, "utf-8")
+
+
+def write_kubeflow_pipelines(folder: Path, built: Path, registry: str, listed: list[ThirdParty]) -> None:
+    """Copy the manifests of Kubeflow Pipelines, all images of which are then in `registry`.
+
+    Args:
+        folder: Where to.
+        built: A folder with what `kubectl kustomize` wrote; its .yaml files, in the order of their names.
+        registry: The registry of the site.
+        listed: The images that are known.
+
+    Raises:
+        UserError: there is no file, one cannot be read, or it names an image that is not known.
+    """
+    files = sorted(built.glob("*.yaml"))
+    if not files:
+        raise UserError(f"there is no .yaml file in {built}; scripts/kfp-manifests.sh writes them")
+    folder.mkdir()
+    for file in files:
+        try:
+            text = file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read {file}: {error}") from None
+        (folder / file.name).write_text(relocate(text, listed, registry), "utf-8")
 
 
 def site_profiles(manifests: Path) -> Profiles:

@@ -9,7 +9,7 @@ from pathlib import Path
 from kfp_hybrid import __version__, images
 from kfp_hybrid.bundle import contents, third_party
 from kfp_hybrid.bundle.docker import Docker
-from kfp_hybrid.bundle.index import Image, Index
+from kfp_hybrid.bundle.index import KUBEFLOW_PIPELINES, Image, Index
 from kfp_hybrid.bundle.third_party import ThirdParty
 from kfp_hybrid.bundle.writer import Writer, writing
 from kfp_hybrid.errors import UserError
@@ -28,6 +28,8 @@ class Plan:
         extras: The extras of this package that the site installs too.
         image_lists: Lists of images of others, besides manifests/images.yaml.
         with_third_party: Whether images of others come along.
+        kfp_manifests: The manifests of Kubeflow Pipelines, as scripts/kfp-manifests.sh writes them; None to leave them
+            and its images out.
     """
 
     registry: str = contents.SITE
@@ -37,6 +39,7 @@ class Plan:
     extras: tuple[str, ...] = ()
     image_lists: tuple[Path, ...] = ()
     with_third_party: bool = True
+    kfp_manifests: Path | None = None
 
 
 def create(folder: Path, plan: Plan, say: Callable[[str], None]) -> None:
@@ -50,13 +53,20 @@ def create(folder: Path, plan: Plan, say: Callable[[str], None]) -> None:
     Raises:
         UserError: an image cannot be had, or something cannot be written; run it again when that is put right.
     """
-    lists = (contents.repository() / "manifests" / "images.yaml", *plan.image_lists)
-    others = [image for file in lists for image in third_party.read(file)]
+    kfp, lists = plan.kfp_manifests, contents.repository() / "manifests"
+    kfp_lists = [lists / "kind" / "images.yaml"] if kfp else []
+    others = third_party.read_all([lists / "images.yaml", *kfp_lists, *plan.image_lists])
     docker = Docker()
     python = "{}.{}".format(*sys.version_info)
     index = Index(version=__version__, registry=plan.registry, python=python, platform=sysconfig.get_platform())
     with writing(folder, index, say) as writer:
         writer.add("manifests", "", lambda path: contents.write_manifests(path, plan.registry, others))
+        if kfp:
+            writer.add(
+                KUBEFLOW_PIPELINES,
+                "",
+                lambda path: contents.write_kubeflow_pipelines(path, kfp, plan.registry, others),
+            )
         name, profile, loaded = _site(folder, plan)
         profile = contents.in_registry(profile, plan.registry, others)
         writer.add("packages", "", lambda path: contents.write_packages(path, name, profile, loaded))

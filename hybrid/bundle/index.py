@@ -8,6 +8,7 @@ import pydantic
 from kfp_hybrid.errors import UserError
 
 NAME = "bundle.json"
+KUBEFLOW_PIPELINES = "kubeflow-pipelines"  # the part with its manifests, if there is one
 
 
 class _Record(pydantic.BaseModel):

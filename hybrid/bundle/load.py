@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kfp_hybrid.bundle.docker import Docker
-from kfp_hybrid.bundle.index import Index
+from kfp_hybrid.bundle.index import KUBEFLOW_PIPELINES, Index
 from kfp_hybrid.bundle.verify import verify
 from kfp_hybrid.errors import UserError
 
-REWRITTEN = ("manifests", "packages")
+REWRITTEN = ("manifests", "packages", KUBEFLOW_PIPELINES)
 
 
 def load(folder: Path, registry: str, output: Path | None, say: Callable[[str], None]) -> None:
@@ -44,7 +44,7 @@ def _rewrite(folder: Path, index: Index, registry: str, output: Path) -> None:
     """Write manifests and packages with another registry."""
     name = re.compile(rf"(?<![\w.:/-]){re.escape(index.registry)}(?![\w.:-])")
     for part in REWRITTEN:
-        for file in index.parts[part].files:
+        for file in index.parts[part].files if part in index.parts else ():
             text = (folder / file).read_text("utf-8")
             target = output / file
             try:
@@ -57,14 +57,26 @@ def _rewrite(folder: Path, index: Index, registry: str, output: Path) -> None:
 def _next_steps(folder: Path, index: Index, output: Path | None) -> str:
     # What is filled in must not become a part of the bundle, which would then be none any more.
     site = output or Path("site")
-    copy = "" if output else f"  mkdir site && cp -r {folder / 'manifests'} {folder / 'packages'} site\n"
+    parts = " ".join(str(folder / part) for part in REWRITTEN if part in index.parts)
+    copy = "" if output else f"  mkdir site && cp -r {parts} site\n"
     secrets = site / "manifests" / "secrets"
     overlay = site / "manifests" / "overlays" / "airgapped"
     return f"""Next, on a machine with Python {index.python} ({index.platform}):
   pip install --no-index --find-links {folder / "wheels"} kfp-hybrid=={index.version}
 {copy}  cp {overlay / "kfp-hybrid.toml"} .        # the target; `kfp-hybrid doctor onprem` checks it
-On the cluster, in the namespace of Kubeflow Pipelines:
+{_kubeflow_pipelines(index, site)}On the cluster, in the namespace of Kubeflow Pipelines:
   cp {secrets / "object-store.env.template"} {secrets / "object-store.env"}        # and fill it in
   kubectl apply -n kubeflow -k {secrets}
   kubectl apply -k {overlay}
 Packages to upload by hand: {site / "packages"}"""
+
+
+def _kubeflow_pipelines(index: Index, site: Path) -> str:
+    """How to install Kubeflow Pipelines, if the bundle has its manifests."""
+    if KUBEFLOW_PIPELINES not in index.parts:
+        return ""
+    # The first file defines the kinds of what the others hold.
+    wait = "  kubectl wait --for=condition=established --timeout=60s crd --all\n"
+    files = sorted(index.parts[KUBEFLOW_PIPELINES].files)
+    applied = wait.join(f"  kubectl apply --server-side --force-conflicts -f {site / file}\n" for file in files)
+    return f"On a cluster without Kubeflow Pipelines:\n{applied}"

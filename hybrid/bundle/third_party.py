@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pydantic
@@ -45,6 +45,22 @@ class _File(pydantic.BaseModel):
     images: list[ThirdParty]
 
 
+def read_all(files: Iterable[Path]) -> list[ThirdParty]:
+    """The images of several lists, each once; of two entries for an image, one with a digest is taken.
+
+    Raises:
+        UserError: a file cannot be read or is no such list, or two give different digests.
+    """
+    images: dict[str, ThirdParty] = {}
+    for file in files:
+        for image in read(file):
+            other = images.get(image.reference, image)
+            if image.digest and other.digest and image.digest != other.digest:
+                raise UserError(f"{file}: {image.reference} has another digest than in another list; give one of them")
+            images[image.reference] = image if image.digest else other
+    return list(images.values())
+
+
 def read(file: Path) -> list[ThirdParty]:
     """The images of a list.
 
@@ -74,30 +90,49 @@ def pin(manifests: str, listed: Iterable[ThirdParty]) -> str:
     Raises:
         UserError: there is an image that is not in the list.
     """
+
+    def pinned(found: re.Match[str], image: ThirdParty) -> str:
+        return found["reference"] + (f"@{image.digest}" if image.digest else found["digest"])
+
+    return _replaced(manifests, listed, pinned)
+
+
+def relocate(manifests: str, listed: Iterable[ThirdParty], registry: str) -> str:
+    """Put the images that a manifest names into `registry`, by tag: a digest changes on the way.
+
+    Raises:
+        UserError: there is an image that is not in the list.
+    """
+    return _replaced(manifests, listed, lambda _, image: f"{registry}/{image.path}")
+
+
+def _replaced(manifests: str, listed: Iterable[ThirdParty], name: Callable[[re.Match[str], ThirdParty], str]) -> str:
     known = {_full(image.reference): image for image in listed}
 
-    def pinned(match: re.Match[str]) -> str:
+    def replaced(match: re.Match[str]) -> str:
         image = known.get(_full(match["reference"]))
         if image is None:
             raise UserError(
                 f"the manifests name {match['reference']}, which is not in the list of known images; add it"
             )
-        return match["before"] + match["reference"] + (f"@{image.digest}" if image.digest else "") + match["after"]
+        return match["before"] + name(match, image) + match["after"]
 
-    return _IMAGE.sub(pinned, manifests)
+    return _IMAGE.sub(replaced, manifests)
 
 
-# The image of a container; and the values and arguments by which Kubeflow Pipelines and Argo are told of images, which
-# are known by the host before their name.
+# The image of a container, or of what a ConfigMap says that containers are made of; and the values and arguments by
+# which Kubeflow Pipelines and Argo are told of images, which are known by the host before their name and by a tag.
 _IMAGE = re.compile(
-    r"^(?P<before> *(?:- )?(?:image: *[\"']?|(?:value: *)?[\"']?(?=[a-z0-9-]+\.[a-z0-9.-]+/)))"
-    r"(?P<reference>(?:[a-z0-9.-]+(?::\d+)?/)*[a-z0-9._-]+:[\w.-]+)(?P<after>[\"']?)$",
+    r"^(?P<before> *(?:- )?(?:\w*[iI]mage: *[\"']?(?=[a-z0-9])|(?:value: *)?[\"']?(?=[a-z0-9-]+\.[a-z0-9.-]+/\S+:)))"
+    r"(?P<reference>(?:[a-z0-9.-]+(?::\d+)?/)*[a-z0-9._-]+(?::[\w.-]+)?)(?P<digest>(?:@sha256:[0-9a-f]{64})?)(?P<after>[\"']?)$",
     re.M,
 )
 
 
 def _full(reference: str) -> str:
-    """A reference with what Docker takes for granted: docker.io, and library for the official images."""
+    """A reference with what Docker takes for granted: the tag latest, docker.io, library for the official images."""
+    if ":" not in reference.rpartition("/")[2]:
+        reference = f"{reference}:latest"
     first, slash, rest = reference.partition("/")
     if not slash or not ("." in first or ":" in first):
         first, rest = "docker.io", reference

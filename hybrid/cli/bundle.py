@@ -33,9 +33,12 @@ def bundle() -> None:
 @click.option("--extra", "extras", multiple=True, metavar="NAME", help="An extra to bring wheels for, such as demo.")
 @click.option("--image-list", "lists", type=FILE, multiple=True,
               help="More images of others, in the form of manifests/images.yaml.")  # fmt: skip
+@click.option("--kfp-manifests", type=FOLDER, metavar="DIR",
+              help="Bring along Kubeflow Pipelines: what scripts/kfp-manifests.sh wrote, and its images.")  # fmt: skip
 @click.option("--without-third-party", is_flag=True, help="Leave out the images of others.")
 def create_bundle(folder: Path, registry: str, target: str, config: Path | None, images_from: str,
-                  extras: tuple[str, ...], lists: tuple[Path, ...], without_third_party: bool) -> None:  # fmt: skip
+                  extras: tuple[str, ...], lists: tuple[Path, ...], kfp_manifests: Path | None,
+                  without_third_party: bool) -> None:  # fmt: skip
     """Write images, wheels, manifests, packages and their checksums into a folder.
 
     Run it again after it was stopped: what is there and right is kept.
@@ -46,7 +49,7 @@ def create_bundle(folder: Path, registry: str, target: str, config: Path | None,
 
     plan = Plan(registry=registry, built_in=images_from or images.REGISTRY, target=target,
                 profiles=load_profiles(config), extras=extras, image_lists=lists,
-                with_third_party=not without_third_party)  # fmt: skip
+                with_third_party=not without_third_party, kfp_manifests=kfp_manifests)  # fmt: skip
     create(folder, plan, click.echo)
     click.echo(f"{folder} is whole; sha256 of its {checksums.NAME}: {checksums.sha256(folder / checksums.NAME)}")
 

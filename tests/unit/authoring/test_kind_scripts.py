@@ -168,7 +168,10 @@ def test_a_second_call_keeps_what_is_there(up, scripts):
 def test_without_minimal_kserve_is_installed_and_serves(scripts):
     done = scripts.run("kind-up.sh", "--no-run")
     assert done.returncode == 0, done.stderr
-    assert any("kserve/releases/download/v0.20.0/kserve.yaml" in call for call in done.calls)
+    source = "kubectl kustomize https://github.com/kserve/kserve/config"
+    order = [f"{source}/{part}?ref=v0.20.0" for part in ("crd/full", "overlays/standalone/kserve", "runtimes")]
+    positions = [position(done.calls, start) for start in order]
+    assert positions == sorted(positions)
     assert profiles.load(scripts.root / ".cache/kind/kfp-hybrid.toml").targets["kind"].serving == "kserve"
     assert not any(call.startswith("kfp-hybrid run") for call in done.calls)
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -17,6 +18,7 @@ from kfp_hybrid.package import Package
 from kfp_hybrid.profiles import KubeflowProfile
 from kfp_hybrid.sources import pipeline_names
 
+MANIFESTS = Path(__file__).parents[4] / "manifests"
 SITE = "registry.internal:5000"
 TENSORFLOW_FILE = f"images/tensorflow-{__version__}.tar"
 OUR_PATHS = {f"kfp-hybrid/{name}:{__version__}" for name in images.names()}
@@ -65,7 +67,7 @@ def test_its_manifests_and_packages_name_no_registry_but_that_of_the_site(made):
     used = {
         step.image for name in pipeline_names() for step in Package.load(made.folder / f"packages/{name}.yaml").steps()
     }
-    assert used == {f"{SITE}/{path}" for path in OUR_PATHS}
+    assert used and used <= {f"{SITE}/{path}" for path in OUR_PATHS}
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl")
@@ -152,6 +154,68 @@ def test_without_an_image_of_ours_the_message_says_how_to_build_it(docker, tmp_p
     assert "build it: scripts/images.sh build deployment" in refused.output
 
 
+@pytest.fixture
+def kfp_manifests(tmp_path):
+    """A folder as scripts/kfp-manifests.sh writes it, in small."""
+    folder = tmp_path / "kfp"
+    folder.mkdir()
+    (folder / "cluster-scoped.yaml").write_text("kind: Namespace\nmetadata:\n  name: kubeflow\n")
+    (folder / "kfp.yaml").write_text("image: ghcr.io/kubeflow/kfp-frontend:2.17.0\n---\nimage: mysql:8.4\n")
+    return folder
+
+
+@pytest.fixture
+def with_our_images(docker):
+    for name in images.names():
+        docker.have(images.image(name))
+    return docker
+
+
+def test_kubeflow_pipelines_comes_along_when_its_manifests_are_given(with_our_images, kfp_manifests, tmp_path):
+    create = ["create", "-o", tmp_path / "bundle", "--registry", SITE, "--kfp-manifests", kfp_manifests]
+    assert run(*create, "--without-third-party").exit_code == 0
+    moved = (tmp_path / "bundle/kubeflow-pipelines/kfp.yaml").read_text()
+    assert moved == f"image: {SITE}/kubeflow/kfp-frontend:2.17.0\n---\nimage: {SITE}/library/mysql:8.4\n"
+    loaded = run("load", tmp_path / "bundle", "--registry", "other.example.com", "-o", tmp_path / "site")
+    assert loaded.exit_code == 0, loaded.output
+    folder = tmp_path / "site/kubeflow-pipelines"
+    assert "image: other.example.com/library/mysql:8.4" in (folder / "kfp.yaml").read_text()
+    applied = re.findall(r"kubectl apply --server-side --force-conflicts -f (\S+)", loaded.output)
+    assert applied == [f"{folder}/cluster-scoped.yaml", f"{folder}/kfp.yaml"]
+
+
+def test_with_its_manifests_the_images_of_kubeflow_pipelines_are_wanted_too(with_our_images, kfp_manifests, tmp_path):
+    for other in third_party.read(MANIFESTS / "images.yaml"):
+        with_our_images.offer(other.reference, other.name)
+    refused = run("create", "-o", tmp_path / "bundle", "--kfp-manifests", kfp_manifests)
+    assert refused.exit_code == 1 and "cannot pull ghcr.io/kubeflow/kfp-api-server:2.17.0" in refused.output
+
+
+def test_without_its_manifests_nothing_is_said_of_installing_kubeflow_pipelines(made, docker):
+    assert "kubeflow-pipelines" not in run("load", made.folder, "--registry", SITE).output
+    assert not (made.folder / "kubeflow-pipelines").exists()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda folder: (folder / "kfp.yaml").write_text("image: quay.io/x/new:1\n"),
+            "quay.io/x/new:1, which is not in",
+        ),
+        (lambda folder: [file.unlink() for file in folder.iterdir()], "scripts/kfp-manifests.sh"),
+        (lambda folder: (folder / "kfp.yaml").write_bytes(b"\xff"), "cannot read"),
+    ],
+)
+def test_manifests_that_cannot_be_moved_are_refused_before_any_image_is_taken(
+    with_our_images, kfp_manifests, tmp_path, change, message
+):
+    change(kfp_manifests)
+    refused = run("create", "-o", tmp_path / "bundle", "--kfp-manifests", kfp_manifests)
+    assert refused.exit_code == 1 and message in refused.output
+    assert not with_our_images.calls("save")
+
+
 @pytest.mark.parametrize("registry", ["https://registry.example.com", "registry.example.com/", "a b", "UPPER/x", "x:y"])
 def test_what_is_no_registry_is_refused(made, registry):
     refused = run("load", made.folder, "--registry", registry)
@@ -169,6 +233,7 @@ def test_a_target_of_the_profiles_gives_the_packages_its_settings(docker, tmp_pa
     refused = run(*options, "cloud")
     assert refused.exit_code == 1 and "cloud is no Kubeflow target" in refused.output
     docker.have(images.DEPLOYMENT)
+    docker.have(images.SERVING)
     refused = run(*options, "plant")  # it stops at the image that is not there
     assert f"cannot pull {images.REGISTRY}/tensorflow:9-gpu" in refused.output
     assert "build it: scripts/images.sh build tensorflow-gpu" in refused.output
