@@ -1,6 +1,7 @@
 """scripts/test.sh and .ci/run: what they start, and how they end. The programs that they start are stubs."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[3]
 SUITES = ["library", "tensorflow", "cluster", "validation", "contract", "deployment"]
@@ -151,3 +153,13 @@ def test_what_the_scripts_leave_behind_is_nothing(gate, tmp_path):
     os.mkdir(environ["TMPDIR"])
     assert gate.run("scripts/test.sh", **environ)[0] == 0
     assert os.listdir(environ["TMPDIR"]) == []
+
+
+def test_the_workflow_of_github_runs_the_gate_with_the_least_rights():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    (job,) = workflow["jobs"].values()
+    *actions, gate = job["steps"]
+    assert gate == {"run": ".ci/run"} and "permissions" not in job
+    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in actions)
+    assert "secrets." not in str(workflow)
