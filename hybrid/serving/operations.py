@@ -15,11 +15,14 @@ from kfp_hybrid.serving.application import Application
 from kfp_hybrid.serving.http import Exchange, HttpServer
 from kfp_hybrid.serving.loading import ModelSource
 from kfp_hybrid.serving.metrics import Metrics
+from kfp_hybrid.serving.recording import Limits, Recorder
 from kfp_hybrid.serving.releases import Releases
 from kfp_hybrid.serving.routing import Deployed, Router
 from kfp_hybrid.serving.rows import sample_rows
 from kfp_hybrid.serving.servable import Servable
 from kfp_hybrid.serving.shadow import Shadow
+
+RECORD_SECONDS = 10.0  # at the end, for what is not written yet
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ class Operations:
         self._tasks: set[asyncio.Task[None]] = set()
         self._admin: HttpServer | None = None
         self._grpc: Any = None
+        self._recorder: Recorder | None = None
         self._end = contextlib.ExitStack()
         self._answers: Any = None  # of a table
 
@@ -59,6 +63,8 @@ class Operations:
         releases = Releases(self._source, router, self._deploy_watched)
         self._metrics = self._start_metrics(router, releases)
         self._metrics.watch(first)
+        if options.record:
+            await asyncio.to_thread(self._start_recording, router)
         if options.canary_version:
             await releases.canary(options.canary_version, options.canary)
         if options.shadow_version:
@@ -82,6 +88,8 @@ class Operations:
             await self._admin.drain(0, 1)
         if self._grpc is not None:
             await self._grpc.stop(self._options.drain_timeout)
+        if self._recorder is not None:
+            await asyncio.to_thread(self._recorder.close, RECORD_SECONDS)
         self._end.close()
 
     def _deploy(self, servable: Servable) -> Deployed:
@@ -139,6 +147,25 @@ class Operations:
 
         self._application.routes["GET", "/metrics"] = respond
         return counted
+
+    def _start_recording(self, router: Router) -> None:
+        from kfp_hybrid.serving.recorded import Recorded
+
+        options = self._options
+        limits = Limits(options.record_percent, options.record_rows, options.record_seconds, 4 * options.record_rows)
+        recorder = self._recorder = Recorder(Recorded(options.record, options.name), limits)
+        recorder.start()
+        router.observers.append(recorder.observe)
+        self._metrics.expose(
+            "counter",
+            "recorded_rows",
+            "Rows of recorded requests, by what came of them.",
+            lambda: {(result,): rows for result, rows in recorder.rows.items()},
+            ["result"],
+        )
+        self._metrics.expose(
+            "counter", "record_failures", "Attempts to write recorded requests that failed.", lambda: recorder.failures
+        )
 
     async def _listen_to_operators(self, releases: Releases) -> None:
         from kfp_hybrid.serving.admin import admin_server

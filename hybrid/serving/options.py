@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from kfp_hybrid.cores import available_cores
 from kfp_hybrid.errors import UserError
@@ -47,6 +48,10 @@ class Options:
         admin_host: the address to listen at for operators.
         admin_port: the port for operators; 0 for none.
         grpc_port: the port for the Open Inference Protocol over gRPC; 0 for none.
+        record: a folder or URI that requests and answers are recorded in; "" for none.
+        record_percent: percent of the requests that are recorded.
+        record_rows: rows of a file of recorded requests.
+        record_seconds: seconds after which recorded requests are written, even if they are fewer.
         table: a path or URI of a prediction table to answer from.
         table_any_version: answer from the table also for versions that did not write it.
     """
@@ -82,6 +87,10 @@ class Options:
     admin_host: str = "127.0.0.1"
     admin_port: int = 0
     grpc_port: int = 0
+    record: str = ""
+    record_percent: float = 100.0
+    record_rows: int = 8192
+    record_seconds: float = 60.0
     table: str = ""
     table_any_version: bool = False
 
@@ -102,7 +111,7 @@ _VERTEX = {
     "AIP_HEALTH_ROUTE": "health_route",
 }
 _POSITIVE = ("max_batch_rows", "queue_rows", "max_request_rows", "max_body_bytes", "max_connections", "timeout",
-             "read_timeout", "idle_timeout")  # fmt: skip
+             "read_timeout", "idle_timeout", "record_rows", "record_seconds")  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -138,7 +147,9 @@ def read(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
         UserError: there is no model, or a value makes no sense.
         SystemExit: the command line has a form that argparse refuses.
     """
-    given = {option: environment[variable] for variable, option in _VERTEX.items() if environment.get(variable)}
+    given: dict[str, Any] = {
+        option: environment[variable] for variable, option in _VERTEX.items() if environment.get(variable)
+    }
     given.update(vars(parser().parse_args(arguments)))
     if not given.get("model"):
         raise UserError("there is no model to serve; give its folder or URI, or set AIP_STORAGE_URI")

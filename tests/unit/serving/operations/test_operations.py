@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from kfp_hybrid.data.examples import Examples
 from kfp_hybrid.data.prediction_table_writer import TableWriter
 
 COLOURS = {"red": 2, "green": 3}
@@ -148,6 +149,35 @@ def test_a_server_without_a_directory_of_versions_says_that_there_is_no_latest(s
     assert result.stderr.splitlines()[-1].endswith(
         "is no directory of versions, so there is no LATEST; leave --follow out"
     )
+
+
+def test_what_was_answered_before_the_end_is_recorded(tmp_path, versions):
+    with server(tmp_path, "--record", tmp_path / "log") as running:
+        for i in range(20):
+            assert running.predict({"x": i, "colour": "red"}, x_request_key=f"user-{i}") == [1002 + i]
+        assert running.metric("recorded_rows_total", result="written") == 0
+    (folder,) = (tmp_path / "log").iterdir()
+    rows = [row for batch in Examples.open(folder).batches("serving") for row in batch.to_pylist()]
+    assert [(row["x"], row["request_key"], row["predicted"]) for row in rows] == [
+        (i, f"user-{i}", 1002 + i) for i in range(20)
+    ]
+
+
+def test_a_server_that_is_killed_leaves_readable_records(tmp_path, versions):
+    options = ("--record", tmp_path / "log", "--record-rows", "2", "--record-seconds", "0.1")
+    with contextlib.suppress(AssertionError), server(tmp_path, *options) as running:
+        sent = 0
+        while sent < 50 or not running.metric("recorded_rows_total", result="written"):
+            running.predict({"x": sent, "colour": "red"})
+            sent += 1
+        running.process.kill()
+        running.process.wait(60)
+    (folder,) = (tmp_path / "log").iterdir()
+    examples = Examples.open(folder)
+    examples.verify()
+    found = [row["x"] for batch in examples.batches("serving") for row in batch.to_pylist()]
+    assert found
+    assert found == list(range(len(found)))
 
 
 def test_the_log_has_no_data_of_rows_and_each_line_is_an_object(sums, tmp_path, versions):
