@@ -70,10 +70,15 @@ def create(folder: Path, plan: Plan, say: Callable[[str], None]) -> None:
         name, profile, loaded = _site(folder, plan)
         profile = contents.in_registry(profile, plan.registry, others)
         writer.add("packages", "", lambda path: contents.write_packages(path, name, profile, loaded))
-        for path in contents.our_images(folder / "packages", profile):
-            index.images.append(_add_ours(writer, docker, path, plan.built_in))
-        for other in others if plan.with_third_party else ():
-            index.images.append(_add_other(writer, docker, other, say))
+        ours = contents.our_images(folder / "packages", profile)
+        wanted = others if plan.with_third_party else []
+        # An image that cannot be had is better said before gigabytes are written.
+        for path in ours:
+            _get_ours(docker, path, plan.built_in)
+        for other in wanted:
+            _get_other(docker, other)
+        index.images += [_add_ours(writer, docker, path, plan.built_in) for path in ours]
+        index.images += [_add_other(writer, docker, other, say) for other in wanted]
         source = contents.wheels_source(plan.extras)
         writer.add("wheels", source, lambda path: contents.write_wheels(path, plan.extras))
 
@@ -88,17 +93,20 @@ def _site(folder: Path, plan: Plan) -> tuple[str, KubeflowProfile, Profiles]:
     return name, profile, loaded
 
 
-def _add_ours(writer: Writer, docker: Docker, path: str, registry: str) -> Image:
-    """An image of this collection, and the list of what is in it."""
-    tagged = path.rpartition("/")[2]
-    reference = f"{registry}/{tagged}"
-    name, _, tag = tagged.partition(":")
+def _get_ours(docker: Docker, path: str, registry: str) -> None:
+    """See to it that an image of this collection is on this machine."""
+    reference, name, tag = _named(path, registry)
     if docker.identity(reference) is None:
         try:
             docker.pull(reference)
         except UserError as error:
             variant = images.GPU if tag.endswith(images.GPU) else ""  # which scripts/images.sh calls it by, too
             raise UserError(f"{error}; build it: scripts/images.sh build {name}{variant}") from None
+
+
+def _add_ours(writer: Writer, docker: Docker, path: str, registry: str) -> Image:
+    """An image of this collection, and the list of what is in it."""
+    reference, name, tag = _named(path, registry)
     source = f"{reference} {docker.identity(reference)}"
     file = f"images/{name}-{tag}.tar"
     writer.add(file, source, lambda to: docker.save(reference, to))
@@ -111,13 +119,24 @@ def _add_ours(writer: Writer, docker: Docker, path: str, registry: str) -> Image
     return Image(file=file, reference=reference, path=path)
 
 
-def _add_other(writer: Writer, docker: Docker, other: ThirdParty, say: Callable[[str], None]) -> Image:
-    """An image of somebody else, by the digest of the list; the digest is recorded where the list has none."""
+def _named(path: str, registry: str) -> tuple[str, str, str]:
+    """What an image of this collection is called now, its name and its tag."""
+    tagged = path.rpartition("/")[2]
+    name, _, tag = tagged.partition(":")
+    return f"{registry}/{tagged}", name, tag
+
+
+def _get_other(docker: Docker, other: ThirdParty) -> None:
+    """Pull an image of somebody else, by the digest of the list where there is one."""
     if other.digest or docker.identity(other.reference) is None:
         try:
             docker.pull(other.reference, other.digest)
         except UserError as error:
             raise UserError(f"{error}; without the images of others: --without-third-party") from None
+
+
+def _add_other(writer: Writer, docker: Docker, other: ThirdParty, say: Callable[[str], None]) -> Image:
+    """An image of somebody else; its digest is recorded where the list has none."""
     digest = other.digest or docker.digest(other.reference)
     if not other.digest:
         say(f"note: the list has no digest of {other.reference}; it is {digest or 'an image that was made here'}")

@@ -146,6 +146,7 @@ def test_without_an_image_of_others_the_message_names_it(docker, tmp_path):
     refused = run("create", "-o", tmp_path / "bundle")
     assert refused.exit_code == 1
     assert "cannot pull ghcr.io/chrislusf/seaweedfs" in refused.output and "--without-third-party" in refused.output
+    assert not docker.calls("save"), "gigabytes are written only when all images are there"
 
 
 def test_without_an_image_of_ours_the_message_says_how_to_build_it(docker, tmp_path):
