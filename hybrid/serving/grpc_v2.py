@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn
 
 import grpc
+import numpy as np
 
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.serving import inference_pb2 as messages
@@ -38,7 +39,7 @@ CONTENTS = {
 
 log = logging.getLogger(__name__)
 
-Context = grpc.aio.ServicerContext
+Context = Any  # grpc.aio.ServicerContext; grpcio comes without types
 Method = Callable[[Any, Context], Awaitable[Any]]
 
 
@@ -72,7 +73,7 @@ class InferenceService:
         self, request: messages.ServerMetadataRequest, context: Context
     ) -> messages.ServerMetadataResponse:
         """What the server is."""
-        return messages.ServerMetadataResponse(name=SERVER["name"], version=SERVER["version"])
+        return messages.ServerMetadataResponse(name=str(SERVER["name"]), version=str(SERVER["version"]))
 
     async def model_metadata(
         self, request: messages.ModelMetadataRequest, context: Context
@@ -265,7 +266,7 @@ def _response(
         if request.raw_input_contents:
             response.raw_output_contents.append(tensors.to_bytes(output.values, output.datatype))
             continue
-        values = output.values.ravel() if output.name == v2.SCORES else output.values
+        values: Any = np.ravel(output.values) if output.name == v2.SCORES else output.values
         if output.datatype == tensors.BYTES:
             values = [str(value).encode() for value in values]
         getattr(tensor.contents, CONTENTS[output.datatype]).extend(values)

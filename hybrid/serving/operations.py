@@ -60,9 +60,10 @@ class Operations:
         first = self._deploy(servable)
         await first.batcher.submit(sample_rows(servable))  # where requests are predicted, each thread warms up
         router = Router(first)
-        releases = Releases(self._source, router, self._deploy_watched)
-        self._metrics = self._start_metrics(router, releases)
+        self._metrics = Metrics(options.name, router)
+        releases = Releases(self._source, router, self._deploy, self._metrics.watch)
         self._metrics.watch(first)
+        self._start_metrics(router, releases)
         if options.record:
             await asyncio.to_thread(self._start_recording, router)
         if options.canary_version:
@@ -100,11 +101,6 @@ class Operations:
             deployed.batcher.reader = TableReader(deployed.batcher.reader, self._answers, servable)
         return deployed
 
-    def _deploy_watched(self, servable: Servable) -> Deployed:
-        deployed = self._deploy(servable)
-        self._metrics.watch(deployed)
-        return deployed
-
     def _open_table(self) -> None:
         from kfp_hybrid import storage
         from kfp_hybrid.serving.table import TableAnswers
@@ -116,8 +112,8 @@ class Operations:
             storage.download(f"{self._options.table.rstrip('/')}/", place)
         self._answers = TableAnswers.open(place, self._options.table_any_version)
 
-    def _start_metrics(self, router: Router, releases: Releases) -> Metrics:
-        counted = Metrics(self._options.name, router)
+    def _start_metrics(self, router: Router, releases: Releases) -> None:
+        counted = self._metrics
         shadow = Shadow(router)
         router.observers += [counted.observe, shadow.observe]
         self._application.on_error.append(counted.error)
@@ -146,7 +142,6 @@ class Operations:
             exchange.respond(200, counted.render(), metrics.CONTENT_TYPE)
 
         self._application.routes["GET", "/metrics"] = respond
-        return counted
 
     def _start_recording(self, router: Router) -> None:
         from kfp_hybrid.serving.recorded import Recorded

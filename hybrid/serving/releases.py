@@ -15,6 +15,7 @@ from kfp_hybrid.errors import UserError
 from kfp_hybrid.serving.routing import Deployed, Router, Routes, require_percent
 from kfp_hybrid.serving.rows import sample_rows
 from kfp_hybrid.serving.servable import Servable
+from kfp_hybrid.serving.shadow import deploy_shadow
 
 POLL_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS = 300.0  # between two attempts to load what cannot be loaded
@@ -133,7 +134,7 @@ class Releases:
         require_percent(percent)
         async with self._change:
             before = self._router.routes
-            self._router.mirror(await self._deployed(version, of_its_own=True) if percent else None, percent)
+            self._router.mirror(await self._deployed(version, as_shadow=True) if percent else None, percent)
             self._changed("shadow", before)
 
     async def follow(self, seconds: float = POLL_SECONDS) -> None:
@@ -187,21 +188,21 @@ class Releases:
             raise UserError("the model is no directory of versions, so there is no other version to serve")
         return latest
 
-    async def _deployed(self, version: str, of_its_own: bool = False) -> Deployed:
+    async def _deployed(self, version: str, as_shadow: bool = False) -> Deployed:
         """A version that is ready to answer: one that is in service, or a new one.
 
         Args:
             version: the version.
-            of_its_own: with a batcher of its own.
+            as_shadow: with a batcher for what nobody waits for.
         """
         routes = self._router.routes
         known = [deployed for deployed in routes.loaded() if deployed.version == version]
-        if not of_its_own and (fit := [deployed for deployed in known if deployed is not routes.shadow]):
+        if not as_shadow and (fit := [deployed for deployed in known if deployed is not routes.shadow]):
             return fit[0]
         servable = known[0].servable if known else await self._load(version)
-        deployed = self._deploy(servable)
-        self._watch(deployed)
+        deployed = deploy_shadow(servable) if as_shadow else self._deploy(servable)
         await deployed.batcher.submit(sample_rows(servable))  # where requests are predicted, each thread warms up
+        self._watch(deployed)
         return deployed
 
     async def _load(self, version: str) -> Servable:

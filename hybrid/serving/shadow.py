@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kfp_hybrid.serving.batching import Full
+from kfp_hybrid.serving.batching import Batcher, Full
 from kfp_hybrid.serving.routing import Deployed, Router, Served, position
 from kfp_hybrid.serving.rows import Rows
-from kfp_hybrid.serving.servable import Array
+from kfp_hybrid.serving.servable import Array, Servable
 
 BUSY_ROWS = 256  # that wait for the version that answers; beyond that nothing is mirrored
 QUEUE_ROWS = 1024  # that may wait for the shadow
@@ -77,6 +77,11 @@ class Shadow:
         ours, theirs = served.servable.decide(served.scores), shadow.servable.decide(scores)
         if ours is not None and theirs is not None:
             self.flips += sum(one != other for one, other in zip(ours, theirs, strict=True))
+
+
+def deploy_shadow(servable: Servable) -> Deployed:
+    """A version with what the requests for a shadow wait in."""
+    return Deployed(servable, Batcher(servable, max_delay=DELAY_SECONDS, queue_rows=QUEUE_ROWS))
 
 
 def _chosen(key: str, version: str, percent: float) -> bool:
