@@ -1,8 +1,10 @@
 """For how long what a store refuses is tried again."""
 
+import contextlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import TypeVar
 
 from kfp_hybrid import retries
@@ -15,9 +17,22 @@ LONGEST_WAIT_SECONDS = retries.LONGEST_PAUSE_SECONDS
 T = TypeVar("T")
 
 
+_most: ContextVar[float] = ContextVar("most", default=math.inf)
+
+
 def deadline_seconds() -> float:
-    """For how long to try again: `KFP_HYBRID_STORAGE_DEADLINE_SECONDS`, else five minutes."""
-    return float(os.environ.get(DEADLINE_VARIABLE) or DEADLINE_SECONDS)
+    """For how long to try again: `KFP_HYBRID_STORAGE_DEADLINE_SECONDS`, else five minutes; see also `at_most`."""
+    return min(float(os.environ.get(DEADLINE_VARIABLE) or DEADLINE_SECONDS), _most.get())
+
+
+@contextlib.contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Let this thread try again for no longer than this, for what is not worth the wait."""
+    token = _most.set(seconds)
+    try:
+        yield
+    finally:
+        _most.reset(token)
 
 
 def retry(

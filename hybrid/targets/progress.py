@@ -69,6 +69,10 @@ class Progress:
         if not self._live:
             self._line(name)
 
+    def say(self, message: str) -> None:
+        """Show a line; above the table on a terminal."""
+        self._console.print(message, highlight=False, soft_wrap=True, markup=False)
+
     def show(self, run: RunStatus) -> None:
         """Where all steps of a run stand, as its platform says."""
         for status in run.steps:

@@ -1,16 +1,15 @@
 """The places where a local run takes over from kfp.local. The only private names of kfp that this project touches.
 
 kfp.local starts every step in the authoring interpreter and caches by the spelling of a step's inputs. Here a
-step runs in the environment of its image, and a step whose input file changed is not the same step any more.
+step runs in the environment of its image, and a step whose input changed, be it a file or an object in a store, is
+not the same step any more.
 With Docker, kfp takes a failed container that has vanished for one that succeeded; here none vanishes.
 The classes are looked up by kfp at call time; `tests/unit/authoring/test_kfp_hooks.py` fails when that changes.
 """
 
 import contextlib
-import glob
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,11 @@ from typing import Any
 
 from kfp import dsl, local
 from kfp.local import cache, status, subprocess_task_handler, task_handler_interface
+
+from kfp_hybrid.storage import StorageError
+from kfp_hybrid.targets.local.inputs import state_of
+
+UNKNOWN = "unknown-"  # what the key of a step begins with that is not cached
 
 RunStep = Callable[[str, str, list[str], dict[str, str]], int]
 
@@ -50,12 +54,23 @@ class StepHandler(task_handler_interface.ITaskHandler):
 
 
 class StepCache(cache.LocalCache):
-    """kfp.local's cache, whose keys also cover the code, the locked environments and the state of input files."""
+    """kfp.local's cache, whose keys also cover the code, the locked environments and the state of inputs.
 
-    def __init__(self, cache_root: str, *, version: str, on_hit: Callable[[str, dict[str, Any]], None]) -> None:
+    A step whose inputs' state a store does not tell has no key that could ever be found again.
+    """
+
+    def __init__(
+        self,
+        cache_root: str,
+        *,
+        version: str,
+        on_hit: Callable[[str, dict[str, Any]], None],
+        on_unknown: Callable[[str, StorageError], None],
+    ) -> None:
         super().__init__(cache_root)
         self._version = version
         self._on_hit = on_hit
+        self._on_unknown = on_unknown
         self._names: dict[str, str] = {}
 
     def compute_key(
@@ -69,21 +84,38 @@ class StepCache(cache.LocalCache):
     ) -> str:
         """kfp's key for this step, made different by anything else that could change its result."""
         theirs = super().compute_key(component_name, image, full_command, arguments, *args, **kwargs)
-        key = hashlib.sha256(json.dumps([theirs, self._version, _input_state(arguments)]).encode()).hexdigest()
-        self._names[key] = component_name.removeprefix("comp-")
+        name = component_name.removeprefix("comp-")
+        try:
+            state = state_of(arguments)
+        except StorageError as error:
+            self._on_unknown(name, error)
+            return f"{UNKNOWN}{name}"
+        key = hashlib.sha256(json.dumps([theirs, self._version, state]).encode()).hexdigest()
+        self._names[key] = name
         return key
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The outputs of an earlier run of this step, or None."""
+        if key.startswith(UNKNOWN):
+            return None
         outputs = super().get(key)
         if outputs is not None:
             self._on_hit(self._names[key], {name: _plain(value) for name, value in outputs.items()})
         return outputs
 
+    def put(self, key: str, outputs: dict[str, Any]) -> None:
+        """Keep the outputs of a step for later runs."""
+        if not key.startswith(UNKNOWN):
+            super().put(key, outputs)
+
 
 @contextlib.contextmanager
 def hooked(
-    runner: Any, run_step: RunStep, version: str, on_hit: Callable[[str, dict[str, Any]], None]
+    runner: Any,
+    run_step: RunStep,
+    version: str,
+    on_hit: Callable[[str, dict[str, Any]], None],
+    on_unknown: Callable[[str, StorageError], None],
 ) -> Iterator[None]:
     """kfp.local with this project's step handler for `runner`, and its cache, for as long as the context lasts."""
 
@@ -92,7 +124,7 @@ def hooked(
 
     class RunCache(StepCache):  # a class, not a function: LocalCache calls its static methods through this name
         def __init__(self, cache_root: str) -> None:
-            super().__init__(cache_root, version=version, on_hit=on_hit)
+            super().__init__(cache_root, version=version, on_hit=on_hit, on_unknown=on_unknown)
 
     hooks = [(*_handler_of(runner), handler), (cache, "LocalCache", RunCache)]
     originals = [getattr(module, name) for module, name, _ in hooks]
@@ -160,20 +192,3 @@ def _announced_outputs(full_command: list[str]) -> dict[str, Any]:
 
 def _step_name(full_command: list[str]) -> str:
     return Path(_announced_outputs(full_command)["outputFile"]).parent.name
-
-
-def _input_state(arguments: dict[str, Any]) -> list[tuple[str, int, int]]:
-    """(path, size, time of change) of every local file that a text argument names, directly or by a pattern."""
-    state = []
-    for value in arguments.values():
-        if isinstance(value, str) and 0 < len(value) < os.pathconf("/", "PC_PATH_MAX") and "\n" not in value:
-            for name in sorted(glob.glob(value)) if glob.has_magic(value) else [value]:
-                state += _files_below(Path(name))
-    return state
-
-
-def _files_below(path: Path) -> list[tuple[str, int, int]]:
-    if not path.exists():
-        return []
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]

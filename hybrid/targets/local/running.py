@@ -24,6 +24,7 @@ from rich.console import Console
 from kfp_hybrid import images
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.package import Package, Step
+from kfp_hybrid.storage import StorageError
 from kfp_hybrid.targets.local import kfp_hooks
 from kfp_hybrid.targets.local.kfp_hooks import OutputArtifact
 from kfp_hybrid.targets.local.records import RunRecord
@@ -80,7 +81,7 @@ class Running:
         (folder / "parameters.json").write_text(json.dumps(arguments, indent=2, ensure_ascii=False) + "\n", "utf-8")
         with (
             _stopping_on_signals(self._steps.stop),
-            kfp_hooks.hooked(self._steps.kfp_runner, self._run_step, self._steps.version, self._cached),
+            kfp_hooks.hooked(self._steps.kfp_runner, self._run_step, self._steps.version, self._cached, self._uncached),
             _quiet(folder / "logs" / "kfp.log"),
         ):
             local.init(
@@ -130,6 +131,9 @@ class Running:
         self.run.outputs[step] = outputs
         self._progress.ended(step, "cached")
         self._record.write("running")
+
+    def _uncached(self, step: str, reason: StorageError) -> None:
+        self._progress.say(f"{step} runs whether its inputs have changed or not, and is not cached: {reason}")
 
 
 def image_of_step(step: Step) -> str:

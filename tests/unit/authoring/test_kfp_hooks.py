@@ -35,7 +35,7 @@ def test_kfp_creates_its_cache_by_the_name_and_with_the_arguments_that_are_hooke
 @pytest.mark.parametrize("name", HANDLERS)
 def test_the_hooks_are_gone_after_the_run(name):
     before = getattr(HANDLERS[name], name), cache.LocalCache
-    with kfp_hooks.hooked(RUNNERS[name], lambda *step: 0, "1", lambda *hit: None):
+    with kfp_hooks.hooked(RUNNERS[name], lambda *step: 0, "1", lambda *hit: None, lambda *step: None):
         now = getattr(HANDLERS[name], name), cache.LocalCache
         assert now[0] is not before[0] and now[1] is not before[1]
     assert (getattr(HANDLERS[name], name), cache.LocalCache) == before
@@ -44,7 +44,8 @@ def test_the_hooks_are_gone_after_the_run(name):
 @pytest.fixture
 def key(tmp_path):
     def compute(version="1", **arguments):
-        step_cache = kfp_hooks.StepCache(str(tmp_path / "cache"), version=version, on_hit=lambda *hit: None)
+        nothing = {"on_hit": lambda *hit: None, "on_unknown": lambda *step: None}
+        step_cache = kfp_hooks.StepCache(str(tmp_path / "cache"), version=version, **nothing)
         return step_cache.compute_key("comp-read", "image", ["python3"], arguments)
 
     return compute
@@ -55,7 +56,7 @@ def test_a_key_changes_with_the_code_and_with_the_arguments(key):
     assert len({key(), key(version="2"), key(a=1), key(a=2)}) == 4
 
 
-@pytest.mark.parametrize("spelling", ["{}/data.csv", "{}/*.csv", "{}"])
+@pytest.mark.parametrize("spelling", ["{}/data.csv", "{}/*.csv", "{}", "file://{}/data.csv", "file://{}"])
 def test_a_key_changes_with_the_files_that_an_argument_names(key, tmp_path, spelling):
     folder = tmp_path / "in"
     folder.mkdir()
@@ -70,6 +71,6 @@ def test_a_key_changes_with_the_files_that_an_argument_names(key, tmp_path, spel
     assert key(source=argument) == keys[-1]
 
 
-@pytest.mark.parametrize("text", ["", "a\nb", "x" * 10_000, "nul\0byte", "[", "ordinary words", "~"])
+@pytest.mark.parametrize("text", ["", "a\nb", "x" * 10_000, "nul\0byte", "[", "ordinary words", "~", "hdfs://a/b"])
 def test_an_argument_that_names_no_file_is_no_trouble(key, text):
     assert key(source=text) == key(source=text)
