@@ -235,7 +235,7 @@ def make_buckets(names: list[str]) -> None:
     """
     for name in names:
         try:
-            client = connect(parse(f"s3://{name}"), RetryingPool.make())
+            client = connect(parse(f"s3://{name}"), RetryingPool())
             if client.bucket_exists(name):
                 log.info("bucket %s is there already", name)
                 continue

@@ -87,7 +87,7 @@ def is_same(source: Store, entry: Entry, target: Store, other: Entry) -> bool:
 
 def digest(store: Store, entry: Entry) -> str:
     """The sha256 of an object, by reading all of it."""
-    with store.open_entry(entry) as content:
+    with store.stream(entry) as content:
         hashing = HashingStream(content, Entry(entry.key, entry.size), store.uri_of(entry.key))
         for _ in pieces(hashing):  # type: ignore[arg-type]
             pass
@@ -113,7 +113,7 @@ def _copy(source: Store, entry: Entry, target: Store, key: str, progress: Callab
             unchanged = functools.partial(_is_unchanged, source, entry)
     elif not entry.sha256:
         entry = _looked_up(source, entry)
-    with source.open_entry(entry) as content:
+    with source.stream(entry) as content:
         return target.write(key, Counted(content, progress, unchanged), _like(source, entry))  # type: ignore[arg-type]
 
 

@@ -151,9 +151,13 @@ class Store(ABC):
 
     def open_entry(self, entry: Entry) -> BinaryIO:
         """Like `open`, for an object that was listed."""
+        return io.BufferedReader(self.stream(entry), buffer_size=256 << 10)
+
+    def stream(self, entry: Entry) -> io.RawIOBase:
+        """Like `open_entry` without a buffer, for who reads on in large pieces."""
         from kfp_hybrid.storage.streams import RangeStream
 
-        return io.BufferedReader(RangeStream(self, entry), buffer_size=256 << 10)
+        return RangeStream(self, entry)
 
     def write_bytes(self, key: str, data: bytes, condition: Condition | None = None) -> Entry:
         """Make `data` the object `key`."""

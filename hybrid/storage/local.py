@@ -2,9 +2,11 @@
 
 import contextlib
 import hashlib
+import io
 import logging
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
@@ -67,7 +69,7 @@ class LocalStore(Store):
             return None
         except OSError as error:
             raise _explained(error, path, "read") from error
-        if path.is_dir():
+        if stat.S_ISDIR(status.st_mode):
             return None
         modified = datetime.fromtimestamp(status.st_mtime, timezone.utc)
         return Entry(key, status.st_size, f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}", modified)
@@ -95,18 +97,18 @@ class LocalStore(Store):
         """See `Store.read_whole`."""
         return self.read_range(entry, 0, entry.size), entry
 
-    def open_entry(self, entry: Entry) -> BinaryIO:
-        """See `Store.open_entry`."""
+    def stream(self, entry: Entry) -> io.RawIOBase:
+        """See `Store.stream`."""
         path = self.path(entry.key)
         with _reading(path):
-            return path.open("rb")
+            return path.open("rb", buffering=0)
 
     def write(self, key: str, content: BinaryIO, like: Entry, condition: Condition | None = None) -> Entry:
         """See `Store.write`: into a hidden file beside it, which then takes its name."""
         path = self.path(key)
         hashing = HashingStream(content, like, self.uri_of(key))
         with _writing(path), _partial(path) as partial:
-            with partial.open("xb") as file:
+            with _make(partial) as file:
                 for piece in pieces(hashing):  # type: ignore[arg-type]
                     file.write(piece)
                 hashing.check()
@@ -130,6 +132,7 @@ class LocalStore(Store):
         else:
             try:
                 os.link(partial, path)  # unlike a rename it does not replace
+                partial.unlink()
             except FileExistsError:
                 raise Changed(f"{path} was made by another process; try again") from None
 
@@ -137,7 +140,7 @@ class LocalStore(Store):
         """See `Store.delete`; folders that become empty go with them."""
         for key in keys:
             path = self.path(key)
-            with _writing(path, make_parent=False):
+            with _writing(path):
                 path.unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     for parent in path.parents:
@@ -186,8 +189,17 @@ def _partial(path: Path) -> Iterator[Path]:
     partial = path.parent / f"{PARTIAL}{secrets.token_hex(8)}"
     try:
         yield partial
-    finally:
+    except BaseException:
         partial.unlink(missing_ok=True)
+        raise
+
+
+def _make(path: Path) -> BinaryIO:
+    try:
+        return path.open("xb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("xb")
 
 
 @contextlib.contextmanager
@@ -201,10 +213,8 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _writing(path: Path, make_parent: bool = True) -> Iterator[None]:
+def _writing(path: Path) -> Iterator[None]:
     try:
-        if make_parent:
-            path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise _explained(error, path, "write") from error

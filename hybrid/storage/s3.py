@@ -32,7 +32,7 @@ class S3Store(Store):
     def __init__(self, location: Location) -> None:
         super().__init__(location)
         self._bucket = location.bucket
-        self._client: Minio = connect(location, RetryingPool.make())
+        self._client: Minio = connect(location, RetryingPool())
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """See `Store.entries`."""
@@ -155,5 +155,5 @@ def _tag(etag: str | None) -> str:
 
 
 def _with_notes(entry: Entry, headers: Mapping[str, str]) -> Entry:
-    notes = {name.lower().removeprefix("x-amz-meta-"): value for name, value in headers.items()}
+    notes = {name: headers.get(f"x-amz-meta-{name}") or "" for name in ("sha256", "origin")}
     return replace(entry, sha256=noted(notes, "sha256"), origin=noted(notes, "origin"))

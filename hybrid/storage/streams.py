@@ -58,14 +58,21 @@ class RangeStream(io.RawIOBase):
         """Read what fits into `buffer`, at most to the end of a range."""
         if self._position >= self._entry.size:
             return 0
-        offset = self._position - self._range_start
-        if not 0 <= offset < len(self._range):
-            self._fetch(len(buffer))
-            offset = 0
+        offset = self._locate(len(buffer))
         data = memoryview(self._range)[offset : offset + len(buffer)]
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on; less than `size` at the end only. A whole range is not copied."""
+        end = self._entry.size if size < 0 else min(self._entry.size, self._position + size)
+        read = []
+        while self._position < end:
+            offset = self._locate(end - self._position)
+            read.append(self._range[offset : offset + end - self._position])
+            self._position += len(read[-1])
+        return read[0] if len(read) == 1 else b"".join(read)
 
     def close(self) -> None:
         """Stop fetching."""
@@ -74,6 +81,14 @@ class RangeStream(io.RawIOBase):
         self._waiting.clear()
         self._range = b""
         super().close()
+
+    def _locate(self, wanted: int) -> int:
+        """Where the position is in the range, which is fetched if need be."""
+        offset = self._position - self._range_start
+        if 0 <= offset < len(self._range):
+            return offset
+        self._fetch(wanted)
+        return 0
 
     def _fetch(self, wanted: int) -> None:
         """Get the range at the position; a first or a random read gets little, reading on gets whole ranges."""
@@ -84,7 +99,7 @@ class RangeStream(io.RawIOBase):
         if self._waiting:
             self._range = self._waiting.popleft()[1].result()
         else:
-            length = RANGE_BYTES if self._sequential else max(wanted, 256 << 10)
+            length = RANGE_BYTES if self._sequential else min(RANGE_BYTES, max(wanted, 256 << 10))
             self._range = self._store.read_range(self._entry, self._position, self._limit(self._position, length))
         self._range_start = self._position
         if self._sequential:
@@ -206,7 +221,7 @@ class HashingStream(_Around):
             raise Damaged(f"{self._name} does not have the sha256 that is noted with it; copy it again from its origin")
 
 
-def pieces(content: BinaryIO, size: int = 1 << 20) -> Iterator[bytes]:
+def pieces(content: BinaryIO, size: int = RANGE_BYTES) -> Iterator[bytes]:
     """The content in pieces."""
     while piece := content.read(size):
         yield piece

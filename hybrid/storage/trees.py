@@ -17,7 +17,7 @@ from kfp_hybrid.storage.opening import open_store
 
 MARKERS = ("saved_model.pb", "MANIFEST.json", "LATEST")  # what readers look for first is written last, in this order
 SMALL_COPIES = 16  # at a time
-LARGE_COPIES = 3  # each holds some parts in memory
+LARGE_COPIES = 4  # each holds some parts in memory
 
 log = logging.getLogger(__name__)
 
