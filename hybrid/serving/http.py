@@ -154,10 +154,12 @@ class Connection(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
+        assert self._arriving is not None
         self._arriving.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
+        assert self._arriving is not None
         self._arriving.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:

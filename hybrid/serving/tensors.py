@@ -79,7 +79,7 @@ def from_bytes(name: str, datatype: str, shape: Sequence[int], raw: bytes | memo
 
 
 def _texts(name: str, count: int, raw: bytes) -> list[str]:
-    texts = []
+    texts: list[str] = []
     position = 0
     while position < len(raw) and len(texts) < count:
         end = position + 4 + int.from_bytes(raw[position : position + 4], "little")

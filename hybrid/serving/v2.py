@@ -89,7 +89,9 @@ def _columns(inputs: list[Any], raw: memoryview) -> tuple[dict[str, Any], int]:
     for tensor in inputs:
         if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
             raise InvalidRows('"inputs" must be a list of tensors: objects with name, datatype, shape and data')
-        name, datatype, shape = tensor["name"], tensor.get("datatype"), tensor.get("shape")
+        name: str = tensor["name"]
+        datatype: Any = tensor.get("datatype")
+        shape: Any = tensor.get("shape")
         tensors.check(name, datatype, shape)
         if name in columns:
             raise InvalidRows(f"input {name!r} is there twice")
