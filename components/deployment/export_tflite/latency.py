@@ -10,8 +10,8 @@ import numpy as np
 from kfp_hybrid.edge.litert import LiteRTModel
 
 THREADS = (1, 2)
-ROUNDS = 9
-NEARLY_THE_SAME = 1.05
+ROUNDS = 15
+NOISE = 1.1  # between the quickest rounds of equally fast models
 INVOCATIONS = 400  # of one round, at most
 SECONDS = 0.1  # of one round, at most, but
 FEWEST_INVOCATIONS = 3
@@ -25,18 +25,16 @@ class Latency:
     Attributes:
         p50: median, in microseconds.
         p99: 99th percentile, in microseconds.
-        low: lower quartile of the medians of the rounds, in microseconds.
-        high: upper quartile of them; the further it is from the lower one, the less a difference says.
+        quiet: median of the quickest round, in microseconds: what else the machine does only ever adds to it.
     """
 
     p50: float
     p99: float
-    low: float
-    high: float
+    quiet: float
 
     def is_near(self, fastest: "Latency") -> bool:
-        """Whether the difference from a faster model is noise, or too small (5 %) to matter."""
-        return self.low <= max(fastest.high, NEARLY_THE_SAME * fastest.p50)
+        """Whether the difference from a faster model is no larger than what is left of the noise."""
+        return self.quiet <= NOISE * fastest.quiet
 
 
 def measure_latencies(models: Mapping[str, bytes], inputs: Mapping[str, np.ndarray]) -> dict[str, dict[int, Latency]]:
@@ -77,8 +75,8 @@ class _Stopwatch:
     def latency(self) -> Latency:
         """Of all rounds."""
         p50, p99 = np.percentile(np.concatenate(self._nanoseconds), [50, 99]) / 1000
-        low, high = np.percentile([np.median(times) for times in self._nanoseconds], [25, 75]) / 1000
-        return Latency(float(p50), float(p99), float(low), float(high))
+        quiet = min(np.median(times) for times in self._nanoseconds) / 1000
+        return Latency(float(p50), float(p99), float(quiet))
 
     def _time_invocations(self, fewest: int) -> list[int]:
         times: list[int] = []

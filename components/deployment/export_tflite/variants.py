@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kfp_hybrid.components.deployment.export_tflite.agreement import Agreement, compare
-from kfp_hybrid.components.deployment.export_tflite.latency import NEARLY_THE_SAME, Latency, measure_latencies
+from kfp_hybrid.components.deployment.export_tflite.latency import Latency, measure_latencies
 from kfp_hybrid.components.deployment.export_tflite.request import POLICIES, Limits
 from kfp_hybrid.edge.litert import LiteRTModel
 from kfp_hybrid.step import StepError
+
+NEARLY_THE_SAME = 1.05  # of sizes
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def select(variants: list[Variant], policy: str, quantizations: Sequence[str]) -
     """The accepted variant that a policy prefers; None if there is none.
 
     Of variants of nearly the same size, the one that agrees best is the smallest: 0.2 % fewer bytes are not worth ten
-    times the difference. Of variants whose latencies are as near as their noise, the one with fewer bytes is the
+    times the difference. Of variants whose latencies differ by no more than noise, the one with fewer bytes is the
     fastest: it would be chance otherwise.
 
     Args:
@@ -175,7 +177,7 @@ def select(variants: list[Variant], policy: str, quantizations: Sequence[str]) -
         limit = NEARLY_THE_SAME * min(v.size for v in candidates)
         return min((v for v in candidates if v.size <= limit), key=_mean_difference)
     if policy == "fastest":
-        fastest = min((v.latency[1] for v in candidates), key=lambda latency: latency.p50)
+        fastest = min((v.latency[1] for v in candidates), key=lambda latency: latency.quiet)
         return min(
             (v for v in candidates if v.latency[1].is_near(fastest)), key=lambda v: (v.size, _mean_difference(v))
         )

@@ -83,15 +83,13 @@ def test_a_constant_output_is_noticed_though_positives_are_rare():
     # All scores near zero: a variant that always says zero has a small mean difference and flips nothing.
     reference = np.random.default_rng(0).beta(0.5, 200, (5000, 1)).astype(np.float32)
     agreement = compare(reference, np.zeros_like(reference), "binary", None)
-    checks = _checks(
-        agreement, Latency(1, 1, 1, 1), 1, Limits(mean_difference=0.03, flip_fraction=0.03, metric_drop=0.01)
-    )
+    checks = _checks(agreement, Latency(1, 1, 1), 1, Limits(mean_difference=0.03, flip_fraction=0.03, metric_drop=0.01))
     assert [check.name for check in checks if not check.kept] == ["correlation"]
 
 
 def test_limits_on_latency_and_size_apply_only_when_they_are_given():
     scores = np.float32([[0.1], [0.9]])
-    agreement, latency = compare(scores, scores, "binary", None), Latency(p50=100, p99=2000, low=100, high=100)
+    agreement, latency = compare(scores, scores, "binary", None), Latency(p50=100, p99=2000, quiet=100)
     limits = {"mean_difference": 0.1, "flip_fraction": 0.1, "metric_drop": 0.1}
     assert all(check.kept for check in _checks(agreement, latency, 5000, Limits(**limits)))
     strict = _checks(agreement, latency, 5000, Limits(**limits, latency_ms=1.9, size_bytes=4999))
@@ -107,11 +105,11 @@ def test_a_limit_may_just_be_reached(value, limit):
     assert Check("x", value, limit).kept or Check("x", value, limit, at_most=False).kept
 
 
-def variant(name: str, size: int, p50: float, difference: float, accepted: bool = True, noise: float = 0) -> Variant:
+def variant(name: str, size: int, p50: float, difference: float, accepted: bool = True) -> Variant:
     scores = np.float32([[0.2], [0.8]])
     agreement = compare(scores, scores + np.float32(difference), "binary", None)
     checks = (Check("mean difference", agreement.mean_difference, 1.0 if accepted else -1.0),)
-    latency = dict.fromkeys((1, 2), Latency(p50, 2 * p50, p50 - noise, p50 + noise))
+    latency = dict.fromkeys((1, 2), Latency(1.5 * p50, 2 * p50, p50))
     return Variant(name, bytes(size), "", agreement, latency, scores, checks)
 
 
@@ -138,17 +136,16 @@ def test_the_policy_selects(policy, expected):
 
 
 def test_the_fastest_is_the_smallest_of_those_within_the_noise():
-    fast, small = variant("float32", 4000, 10, 0, noise=1.5), variant("int8", 1000, 12, 0.01, noise=1)
+    fast, small = variant("float32", 4000, 10, 0), variant("int8", 1000, 10.9, 0.01)
     assert select([fast, small], "fastest", ["float32", "int8"]) is small
-    slower = variant("int8", 1000, 14, 0.01, noise=1)
+    slower = variant("int8", 1000, 11.1, 0.01)
     assert select([fast, slower], "fastest", ["float32", "int8"]) is fast
 
 
-@given(noise=st.lists(st.floats(-0.5, 0.5), min_size=4, max_size=4))
+@given(noise=st.lists(st.floats(1, 1.09), min_size=4, max_size=4))
 def test_noise_does_not_change_which_is_the_fastest(noise):
-    measured = [
-        variant(v.quantization, v.size, v.latency[1].p50 + shift, 0, noise=1) for v, shift in zip(VARIANTS, noise)
-    ]
+    times = [v.latency[1].quiet * factor for v, factor in zip(VARIANTS, noise)]
+    measured = [variant(v.quantization, v.size, time, 0) for v, time in zip(VARIANTS, times)]
     assert select(measured, "fastest", NAMES).quantization == "int8"
 
 
@@ -163,12 +160,12 @@ def test_what_is_selected_is_accepted_and_near_the_best(costs, policy):
     assert (selected is None) == (not accepted)
     if selected:
         assert selected in accepted
-        best = {
-            "smallest": lambda v: v.size,
-            "fastest": lambda v: v.latency[1].p50,
-            "most-accurate": lambda v: v.agreement.mean_difference / 1.05,
+        cost, slack = {
+            "smallest": (lambda v: v.size, 1.05),
+            "fastest": (lambda v: v.latency[1].quiet, 1.1),
+            "most-accurate": (lambda v: v.agreement.mean_difference, 1),
         }[policy]
-        assert best(selected) <= 1.05 * min(map(best, accepted))
+        assert cost(selected) <= slack * min(map(cost, accepted))
 
 
 def test_the_wanted_variant_is_never_replaced_by_another_one():
@@ -195,7 +192,7 @@ def test_float32_is_the_last_resort_of_a_policy_and_no_competitor(policy):
 def test_the_reason_is_one_sentence_with_the_numbers():
     rejected = Variant("int8", failure="the converter crashed")
     reason = explain([*VARIANTS[:3], rejected], VARIANTS[2], "smallest", NAMES, "eval")
-    assert reason.startswith("accepted: dynamic_range, the smallest of 3 accepted, 1,010 bytes, p50 10 µs")
+    assert reason.startswith("accepted: dynamic_range, the smallest of 3 accepted, 1,010 bytes, p50 15 µs")
     assert reason.endswith("; rejected: int8 (the converter crashed)")
     assert "on 2 rows of eval; other sizes: float32 " in reason
     assert "\n" not in reason
