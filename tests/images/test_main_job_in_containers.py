@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from kfp_hybrid import images
 from kfp_hybrid.cli.options import cache_folder
 
+pytestmark = pytest.mark.timeout(1800)  # the job runs twice before the first test, as a fixture
 PARAMETERS = ["-p", "epochs=2", "-p", 'slice_columns=["origin"]', "-p", "destination=models"]
 
 
@@ -79,6 +81,45 @@ def test_the_same_edge_model_is_chosen_and_the_model_is_published(containers, en
     for job in (containers, environments):
         assert (job.folder / "models" / "1" / "saved_model.pb").is_file()
         assert (job.folder / "models" / "1" / "edge" / "model.tflite").is_file()
+
+
+ASK = """
+import json, sys, time, urllib.error, urllib.request
+server = "http://127.0.0.1:8080"
+deadline = time.monotonic() + 60
+while True:
+    try:
+        urllib.request.urlopen(f"{server}/v2/health/ready")
+        break
+    except OSError:
+        assert time.monotonic() < deadline, "the server does not become ready"
+        time.sleep(0.2)
+samples = json.load(open("/model/edge/samples.json"))["rows"]
+rows = [dict(zip(samples, values)) for values in zip(*samples.values())]
+body = json.dumps({"instances": rows}).encode()
+print(urllib.request.urlopen(f"{server}/v1/models/model:predict", body).read().decode())
+"""
+
+
+def test_the_published_model_is_served_by_the_image_serving(containers, docker, somebody):
+    """As a restricted pod serves it. The server is ready once it has tried the samples that came with the model."""
+    model = containers.folder / "models" / "1"
+    started = docker(
+        "run", "--detach", "--user", somebody, "--read-only", "--tmpfs", "/tmp:rw,mode=1777", "--network", "none",
+        "--cap-drop", "ALL", "--volume", f"{model}:/model:ro", images.SERVING,
+        "python3", "-m", "kfp_hybrid.serving", "/model",
+    )  # fmt: skip
+    assert started.returncode == 0, started.stderr
+    name = started.stdout.strip()
+    try:
+        asked = docker("exec", "--interactive", name, "python3", "-", input=ASK)
+        assert asked.returncode == 0, asked.stderr + docker("logs", name).stderr
+        predictions = json.loads(asked.stdout)["predictions"]
+    finally:
+        docker("rm", "--force", name)
+    samples = json.loads((model / "edge" / "samples.json").read_text())
+    expected = [score if isinstance(score, float) else score[-1] for score in samples["scores"]]
+    assert predictions == pytest.approx(expected, abs=0.02)
 
 
 def test_what_containers_write_belongs_to_the_user_who_started_the_run(containers):

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[3]
-SUITES = ["library", "tensorflow", "cluster", "validation", "contract", "deployment"]
+SUITES = ["library", "tensorflow", "cluster", "validation", "contract", "serving", "deployment"]
 STUB = r"""#!/bin/bash
 name=${0##*/}
 call="$name $*"
@@ -75,7 +75,7 @@ def test_every_suite_runs_with_its_own_interpreter_and_gets_the_arguments(gate):
     status, output = gate.run("scripts/test.sh", "-x")
     assert status == 0, output
     assert gate.called("python -m pytest tests/unit/authoring tests/local -x")
-    for image in ("tensorflow", "validation", "deployment"):
+    for image in ("tensorflow", "validation", "serving", "deployment"):
         assert gate.called(f"kfp-hybrid python {image} -m pytest tests/unit/{image} -x")
     for suite in SUITES:
         assert f"== {suite}, after" in output
