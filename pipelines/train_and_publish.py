@@ -1,4 +1,4 @@
-"""The main job: validate the data, train, evaluate, export for the edge, publish."""
+"""The main job: validate the data, train, evaluate, export for the edge, try in the model server, publish."""
 
 from kfp import dsl
 
@@ -10,6 +10,7 @@ from kfp_hybrid.components.deployment.export_tflite.component import export_tfli
 from kfp_hybrid.components.deployment.push_model.component import push_model
 from kfp_hybrid.components.deployment.report_rejection.component import report_rejection
 from kfp_hybrid.components.evaluation.evaluate_model.component import evaluate_model
+from kfp_hybrid.components.inference.validate_serving.component import validate_serving
 from kfp_hybrid.components.training.train_model.component import train_model
 from kfp_hybrid.targets import Target
 
@@ -46,16 +47,20 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
         min_agreement: float = 0.0,
         max_size_bytes: int = 0,
         max_latency_ms: float = 0.0,
+        max_serving_ms: float = 0.0,
+        max_serving_memory_mb: float = 0.0,
+        max_changed_decisions: float = 0.0,
         destination: str = "",
         keep: int = 5,
         service: str = "",
         canary_percent: int = 100,
         strict: bool = False,
     ) -> None:
-        """Validate data, train a model, evaluate it, export it to TensorFlow Lite and publish it.
+        """Validate data, train a model, evaluate it, export it to TensorFlow Lite, try it in the server and publish it.
 
-        Three gates stand on the way: the data must fit their schema, the model must reach its thresholds, and the
-        exported model must agree with its source. What a gate rejects is not published; the reason is in the run.
+        Four gates stand on the way: the data must fit their schema, the model must reach its thresholds, the exported
+        model must agree with its source, and the model server must answer with it as computed offline. What a gate
+        rejects is not published; the reason is in the run.
 
         Args:
             source: The data: a CSV, Parquet or TFRecord file, a directory or a pattern. The default is a sample.
@@ -85,6 +90,9 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
             min_agreement: The share of decisions that the edge model must share with the model; 0 for defaults.
             max_size_bytes: The largest edge model to accept; 0 for any.
             max_latency_ms: The largest p99 latency of the edge model to accept, one row on one thread; 0 for any.
+            max_serving_ms: The largest p99 latency of the model server in validate_serving; 0 only reports it.
+            max_serving_memory_mb: The most memory of the model server; 0 only reports it.
+            max_changed_decisions: The share of rows that the published model may decide otherwise; 0 only reports it.
             destination: The directory in which models are published; inside the run, when empty.
             keep: How many published versions to keep.
             service: Serve the published model online under this name; not at all, when empty.
@@ -140,17 +148,33 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
                     max_latency_ms=max_latency_ms,
                 )
                 with dsl.If(exported.outputs["accepted"] == True, name="export-is-accepted"):  # noqa: E712
-                    pushed = push_model(
+                    bundle = exported.outputs["bundle"]
+                    served = validate_serving(
+                        examples=examples,
                         model=model,
-                        bundle=exported.outputs["bundle"],
-                        blessed=evaluated.outputs["blessed"],
-                        reason=evaluated.outputs["reason"],
+                        bundle=bundle,
                         destination=destination,
-                        keep=keep,
+                        max_p99_ms=max_serving_ms,
+                        max_memory_mb=max_serving_memory_mb,
+                        max_running_changed_fraction=max_changed_decisions,
                     )
-                    target.configure(pushed, secrets=["storage"], cache=False)  # it changes the destination
-                    with dsl.If(service != "", name="service-is-wanted"):
-                        target.deploy(model=pushed.outputs["pushed"], service=service, canary_percent=canary_percent)
+                    target.configure(served, secrets=["storage"], cache=False)  # it looks at the destination
+                    with dsl.If(served.outputs["servable"] == True, name="model-is-servable"):  # noqa: E712
+                        pushed = push_model(
+                            model=model,
+                            bundle=bundle,
+                            blessed=evaluated.outputs["blessed"],
+                            reason=evaluated.outputs["reason"],
+                            destination=destination,
+                            keep=keep,
+                        )
+                        target.configure(pushed, secrets=["storage"], cache=False)  # it changes the destination
+                        with dsl.If(service != "", name="service-is-wanted"):
+                            target.deploy(
+                                model=pushed.outputs["pushed"], service=service, canary_percent=canary_percent
+                            )
+                    with dsl.Else(name="model-is-not-servable"):
+                        reject(target, gate="validate_serving", reason=served.outputs["reason"], strict=strict)
                 with dsl.Else(name="export-is-rejected"):
                     reject(target, gate="export_tflite", reason=exported.outputs["reason"], strict=strict)
             with dsl.Else(name="model-is-rejected"):

@@ -45,19 +45,19 @@ def test_a_good_model_is_published_as_version_1(published, shared_command_line):
 
 def test_every_step_of_the_main_job_has_run(published):
     for step in ("ingest-examples", "generate-statistics", "infer-schema", "validate-statistics", "train-model",
-                 "evaluate-model", "export-tflite", "push-model"):  # fmt: skip
+                 "evaluate-model", "export-tflite", "validate-serving", "push-model"):  # fmt: skip
         assert f"{step} done" in published.stdout
-    assert "skipped: report-rejection" in published.stdout
+    assert re.search(r"^skipped: .*report-rejection", published.stdout, re.M)
 
 
 def test_the_reasons_of_the_gates_are_shown(published):
-    for step in ("validate-statistics", "evaluate-model", "export-tflite"):
+    for step in ("validate-statistics", "evaluate-model", "export-tflite", "validate-serving"):
         assert re.search(rf"^{step}: \S.+", published.stdout, re.M), step
 
 
 def test_the_reports_need_no_network(published):
     pages = reports(published)
-    assert set(pages) == {"validate-statistics", "evaluate-model", "export-tflite"}
+    assert set(pages) == {"validate-statistics", "evaluate-model", "export-tflite", "validate-serving"}
     for page in pages.values():
         html = page.read_text("utf-8")
         assert "<html" in html
@@ -76,6 +76,7 @@ REJECTIONS = {
     "validate_statistics": {"constraints": {"features": {"carrier": {"domain": ["ZZ"]}}}},
     "evaluate_model": {"thresholds": {"auc": {"min": 0.99999}}},
     "export_tflite": {"max_size_bytes": 10},
+    "validate_serving": {"max_serving_memory_mb": 0.001},
 }
 
 
