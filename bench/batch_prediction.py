@@ -160,14 +160,13 @@ def predict_batch(folder: Path, model: Path | None, bundle: Path | None) -> dict
     """The component; measured from the first shard to the last."""
     measured = {}
 
-    def timed(*arguments):
+    def timed(work: job.Work) -> list:
         begun = begin()
-        shards = finish_all(*arguments)
+        shards = job.finish_side_by_side(work)
         measured.update(ended(begun))
         return shards
 
-    finish_all, job._finish_all = job._finish_all, timed
-    told = job.predict(folder / "examples", model, bundle, folder / "predictions", Options(key_columns=[KEY]))
+    told = job.predict(folder / "examples", model, bundle, folder / "predictions", Options(key_columns=[KEY]), timed)
     return {"rows": told.rows, **measured}
 
 

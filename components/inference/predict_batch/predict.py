@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,29 @@ Plan = dict[str, list[Shard]]
 
 
 @dataclass(frozen=True)
+class Work:
+    """What is left when everything is open and checked: to finish shards.
+
+    Attributes:
+        shards: the shards.
+        predictor: gives the scores.
+        source: the files that it was opened from.
+        columns: what is written.
+        batch_size: rows per call of the model.
+        workers: shards computed at the same time on this machine.
+        folder: where finished shards are kept, also those of an earlier run.
+    """
+
+    shards: list[Shard]
+    predictor: Predictor
+    source: Source
+    columns: Columns
+    batch_size: int
+    workers: int
+    folder: Path
+
+
+@dataclass(frozen=True)
 class Predicted:
     """What a job tells about itself.
 
@@ -58,7 +82,12 @@ class Predicted:
 
 
 def predict(
-    examples: Path | None, model: Path | None, bundle: Path | None, output: Path, options: Options
+    examples: Path | None,
+    model: Path | None,
+    bundle: Path | None,
+    output: Path,
+    options: Options,
+    finish: Callable[[Work], list[Finished]] | None = None,
 ) -> Predicted:
     """Predict for all rows of examples.
 
@@ -68,6 +97,7 @@ def predict(
         bundle: artifact of an edge bundle; predicts if given.
         output: directory that the predictions become; appears whole or not at all.
         options: everything else.
+        finish: finishes the shards, in their order; None for threads of this process.
 
     Raises:
         StepError: the input, the model or a parameter is wrong.
@@ -92,7 +122,9 @@ def predict(
         constants = {"model_version": source.files.version, "predicted_at": _time(folder, options)}
         columns = Columns(keys, opened.answer, opened.outputs, options.prefix, options.decision_threshold, constants)
         begun = time.perf_counter()
-        shards = _finish_all(plan, opened.predictor, columns, options.batch_size, workers, folder)
+        own = [shard for of_split in plan.values() for shard in of_split]
+        work = Work(own, opened.predictor, source, columns, options.batch_size, workers, folder)
+        shards = (finish or finish_side_by_side)(work)
         seconds = time.perf_counter() - begun
         tally, without_score = totals(shards)
         rows = sum(shard.file.rows for shard in shards)
@@ -148,15 +180,13 @@ def _time(folder: Path, options: Options) -> str:
     return timestamp
 
 
-def _finish_all(
-    plan: Plan, predictor: Predictor, columns: Columns, batch_size: int, workers: int, folder: Path
-) -> list[Finished]:
+def finish_side_by_side(work: Work) -> list[Finished]:
     """Finish all shards, some at the same time; logs progress."""
-    shards = [shard for of_split in plan.values() for shard in of_split]
-    total, done, last_log = sum(shard.rows for shard in shards), 0, time.monotonic()
-    executor = ThreadPoolExecutor(workers)
+    total, done, last_log = sum(shard.rows for shard in work.shards), 0, time.monotonic()
+    executor = ThreadPoolExecutor(work.workers)
     try:
-        futures = [executor.submit(finish_shard, s, predictor, columns, batch_size, folder) for s in shards]
+        arguments = work.predictor, work.columns, work.batch_size, work.folder
+        futures = [executor.submit(finish_shard, shard, *arguments) for shard in work.shards]
         for future in as_completed(futures):
             done += future.result().file.rows
             if time.monotonic() - last_log > SECONDS_BETWEEN_LOGS:

@@ -17,8 +17,11 @@ import pyarrow.parquet as pq
 
 from kfp_hybrid.components.inference.predict_batch.columns import Columns, without_score
 from kfp_hybrid.components.inference.predict_batch.predictors import Predictor, Tally
-from kfp_hybrid.data.examples import ROW_GROUP_ROWS, Examples, File, RowGroup, reading, sha256
+from kfp_hybrid.data.examples import ROW_GROUP_ROWS, Examples, File, RowGroup, arrow_schema, reading, sha256
 from kfp_hybrid.step import StepError
+
+# Without Arrow's schema in the file, readers do not see dictionaries; the image validation has pyarrow 10.
+HIDES_DICTIONARIES = int(pa.__version__.partition(".")[0]) >= 11
 
 
 @dataclass(frozen=True)
@@ -101,17 +104,18 @@ def finish_shard(shard: Shard, predictor: Predictor, columns: Columns, batch_siz
         StepError: the examples are damaged, the model does not take a value, or the disk is full.
     """
     file = folder / shard.path
-    if (finished := _earlier(file, shard)) is not None:
+    if (finished := earlier(shard, folder)) is not None:
         return finished
     tally, failed = Tally(), 0
     unfinished = file.with_suffix(".unfinished")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(unfinished, columns.schema, **_encoding(columns)) as writer:
+        schema = columns.schema if HIDES_DICTIONARIES else arrow_schema(columns.types)
+        with pq.ParquetWriter(unfinished, schema, **_encoding(columns)) as writer:
             for group in shard.row_groups:
                 table = _predict(group, predictor, columns, batch_size, tally)
                 failed += without_score(table, columns)
-                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+                writer.write_table(table.cast(schema), row_group_size=ROW_GROUP_ROWS)
         entry = File(shard.path, shard.rows, unfinished.stat().st_size, sha256(unfinished))
         unfinished.replace(file)
         _note(file, Finished(entry, tally, failed))
@@ -131,22 +135,23 @@ def _predict(group: RowGroup, predictor: Predictor, columns: Columns, batch_size
         batches = parquet.iter_batches(batch_size, row_groups=[group.index], columns=names, use_threads=False)
         for batch in batches:
             scores.append(predictor.scores(batch, tally))
-            keys.append(batch.select(list(columns.keys)))
-    return columns.table(pa.Table.from_batches(keys), np.concatenate(scores))
+            keys.append(pa.Table.from_batches([batch]).select(list(columns.keys)))
+    return columns.table(pa.concat_tables(keys), np.concatenate(scores))
 
 
 def _encoding(columns: Columns) -> dict[str, object]:
     """How Parquet stores the columns: numbers as they are, because hardly any comes twice; texts by dictionary."""
     texts = [name for name, type_ in columns.types.items() if type_ == "string"]
-    return {"use_dictionary": texts, "store_schema": False}  # without the schema, readers do not see dictionaries
+    return {"use_dictionary": texts, **({"store_schema": False} if HIDES_DICTIONARIES else {})}
 
 
-def _notes(file: Path) -> Path:
+def notes_of(file: Path) -> Path:
+    """The JSON file beside a shard's Parquet file."""
     return file.with_suffix(".json")
 
 
 def _note(file: Path, finished: Finished) -> None:
-    notes = _notes(file)
+    notes = notes_of(file)
     unfinished = notes.with_suffix(".unfinished-json")
     content = {
         "file": dataclasses.asdict(finished.file),
@@ -158,10 +163,11 @@ def _note(file: Path, finished: Finished) -> None:
     unfinished.replace(notes)
 
 
-def _earlier(file: Path, shard: Shard) -> Finished | None:
+def earlier(shard: Shard, folder: Path) -> Finished | None:
     """The shard as an earlier run made it; None when it did not, or what it left is damaged."""
+    file = folder / shard.path
     try:
-        content = json.loads(_notes(file).read_text(encoding="utf-8"))
+        content = json.loads(notes_of(file).read_text(encoding="utf-8"))
         entry = File(**content["file"])
         tally = Tally()
         tally.missing.update(content["missing"])
