@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import threading
 from collections import Counter
 from types import SimpleNamespace
 
@@ -240,6 +241,26 @@ def test_a_version_is_closed_when_nothing_uses_it_any_more(folder):
             await server.releases.mirror("", 0)
             await until(lambda: folder.closed == ["1"])
             assert {d.version for d in server.router.routes.loaded()} == {"2", "3"}
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_is_under_way_when_its_version_leaves_is_answered_by_it(folder):
+    async def scenario():
+        async with serving(folder) as server:
+            servable, go = server.router.routes.primary.servable, threading.Event()
+            predict = servable.predict
+            servable.predict = lambda columns: go.wait(30) and predict(columns)
+            body = {"instances": [{"x": x, "colour": "red"} for x in range(300)]}  # so many are predicted in a thread
+            answer = asyncio.create_task(ask(server.port, "POST", PREDICT, body))
+            await until(lambda: server.router.routes.primary.batcher.queued_rows)
+            await server.releases.reload("2")
+            await server.releases.reload("3")
+            await asyncio.sleep(0.05)
+            assert folder.closed == []
+            go.set()
+            assert version_of(await answer, [x + 2 for x in range(300)]) == "1"
+            await until(lambda: folder.closed == ["1"])
 
     asyncio.run(scenario())
 
