@@ -8,7 +8,7 @@ import pytest
 from kfp import dsl, local
 
 import kfp_hybrid
-from kfp_hybrid import components, images
+from kfp_hybrid import components, images, serving
 from kfp_hybrid.components.data_processing.ingest_examples.component import ingest_examples
 from kfp_hybrid.components.data_validation.generate_statistics.component import generate_statistics
 from kfp_hybrid.components.data_validation.infer_schema.component import infer_schema
@@ -17,7 +17,7 @@ from kfp_hybrid.components.training.train_model.component import train_model
 
 
 def modules_of(image_name):
-    """What the functions of the components that run in an image import."""
+    """What the functions of the components that run in an image import; of the model server, all but its TensorFlow."""
     for interface in sorted(Path(components.__path__[0]).glob("*/*/component.py")):
         category, name = interface.parts[-3:-1]
         component = getattr(importlib.import_module(f"kfp_hybrid.components.{category}.{name}.component"), name)
@@ -25,6 +25,10 @@ def modules_of(image_name):
             for node in ast.walk(ast.parse(interface.read_text())):
                 if isinstance(node, ast.ImportFrom) and node.col_offset and node.module.startswith("kfp_hybrid."):
                     yield node.module
+    if image_name == images.name_of(images.SERVING):
+        for source in Path(serving.__path__[0]).glob("[a-z]*.py"):
+            if source.stem != "saved_model":  # which only the image tensorflow can serve
+                yield f"kfp_hybrid.serving.{source.stem}"
 
 
 def test_everything_that_the_images_components_import_is_there(image):
