@@ -103,22 +103,16 @@ class Reader:
             raise InvalidRows("there are no rows; give at least one")
         if len(self.names) == 1 and not isinstance(instances[0], dict):
             instances = [{self.names[0]: value} for value in instances]
-        pick, known, width, plain = self._pick, self._known_types, len(self.names), self._plain
+        pick, width = self._pick, len(self.names)
         tuples = []
         for position, row in enumerate(instances):
             try:
-                values = pick(row)
+                tuples.append(pick(row))
                 if len(row) != width and not self.ignore_unknown:
                     raise KeyError
             except (KeyError, TypeError, IndexError):
                 raise self._wrong_names(row, position) from None
-            types = tuple(map(type, values))
-            if types not in known or not plain:
-                values = self._checked(values, position)
-                if plain and len(known) < KNOWN_TYPES:
-                    known.add(types)
-            tuples.append(values)
-        return Rows(self.names, tuples)
+        return self._checked_rows(tuples)
 
     def columns(self, columns: Mapping[str, Any]) -> Rows:
         """Rows as columns: a list of N values or an array for each feature.
@@ -131,22 +125,39 @@ class Reader:
         if not self.ignore_unknown and len(columns) != len(self.names):
             unknown = next(name for name in columns if name not in self._by_name)
             raise InvalidRows(f"feature {unknown!r} is not one of the model; it wants {_listed(self.names)}")
-        ordered = {name: columns[name] for name in self.names}
-        for name, values in ordered.items():
-            if not isinstance(values, list | np.ndarray):
-                raise InvalidRows(f"feature {name!r} is {_shown(values)}; give a list with a value for each row")
-        lengths = {name: len(values) for name, values in ordered.items()}
-        count = lengths[self.names[0]]
-        if other := next((name for name in lengths if lengths[name] != count), None):
-            raise InvalidRows(
-                f"feature {other!r} has {lengths[other]} values and feature {self.names[0]!r} has {count}; "
-                "give as many of each as there are rows"
-            )
-        if not count:
-            raise InvalidRows("there are no rows; give at least one")
-        checked = {name: self._checked_column(self._by_name[name], values) for name, values in ordered.items()}
+        ordered = [columns[name] for name in self.names]
+        count = self._length(ordered)
+        if self._plain and all(type(values) is list for values in ordered):
+            return self._checked_rows(list(zip(*ordered, strict=True)))
+        checked = {f.name: _checked_column(f, values) for f, values in zip(self.features, ordered, strict=True)}
         rows = Rows(self.names, columns=checked)
         return Rows(self.names, rows.tuples) if count <= FEW_ROWS else rows
+
+    def _length(self, ordered: Sequence[Any]) -> int:
+        """The number of rows in columns, which all have as many."""
+        for name, values in zip(self.names, ordered, strict=True):
+            if not isinstance(values, list | np.ndarray):
+                raise InvalidRows(f"feature {name!r} is {_shown(values)}; give a list with a value for each row")
+            if len(values) != len(ordered[0]):
+                raise InvalidRows(
+                    f"feature {name!r} has {len(values)} values and feature {self.names[0]!r} has {len(ordered[0])}; "
+                    "give as many of each as there are rows"
+                )
+        if not len(ordered[0]):
+            raise InvalidRows("there are no rows; give at least one")
+        return len(ordered[0])
+
+    def _checked_rows(self, tuples: list[tuple[Any, ...]]) -> Rows:
+        """Rows whose values have been looked at; where the types are known to be right, that is all there is to it."""
+        known = self._known_types
+        for position, values in enumerate(tuples):
+            types = tuple(map(type, values))
+            if types not in known:
+                for feature, value in zip(self.features, values, strict=True):
+                    _check_value(feature, value, position)
+                if len(known) < KNOWN_TYPES and not any(map(_depends_on_value, self.features, types)):
+                    known.add(types)
+        return Rows(self.names, tuples)
 
     def _wrong_names(self, row: Any, position: int) -> InvalidRows:
         if not isinstance(row, dict):
@@ -158,28 +169,32 @@ class Reader:
             f"row {position}: feature {unknown!r} is not one of the model; it wants {_listed(self.names)}"
         )
 
-    def _checked(self, values: tuple[Any, ...], position: int) -> tuple[Any, ...]:
-        return tuple(
-            _checked_value(feature, value, position) for feature, value in zip(self.features, values, strict=True)
-        )
 
-    def _checked_column(self, feature: Feature, values: Any) -> Any:
-        if isinstance(values, np.ndarray):
-            return _checked_array(feature, values)
-        return [_checked_value(feature, value, position) for position, value in enumerate(values)]
+def _depends_on_value(feature: Feature, kind: type) -> bool:
+    """Whether a value of that type may be right or wrong: a list, or a number that may be whole."""
+    return bool(feature.shape) or (kind is float and feature.datatype.startswith("INT"))
 
 
-def _checked_value(feature: Feature, value: Any, position: int) -> Any:
-    """A value as the model takes it.
+def _checked_column(feature: Feature, values: Any) -> Any:
+    if isinstance(values, np.ndarray):
+        return _checked_array(feature, values)
+    for position, value in enumerate(values):
+        _check_value(feature, value, position)
+    return values
+
+
+def _check_value(feature: Feature, value: Any, position: int) -> None:
+    """Check a value.
 
     Raises:
         InvalidRows: it is of a wrong type or shape.
     """
     if feature.shape:
-        return _checked_tensor(feature, value, position)
+        _check_tensor(feature, value, position)
+        return
     if value is None:
         if feature.optional:
-            return None
+            return
         raise InvalidRows(
             f"row {position}: feature {feature.name!r} is null, and the model takes no missing value there"
         )
@@ -193,12 +208,12 @@ def _checked_value(feature: Feature, value: Any, position: int) -> Any:
     else:
         right = kind is int or kind is str or (kind is float and (value.is_integer() or value != value))
     if right:
-        return value
+        return
     wanted = {NUMBER: "a number", TEXT: "a text", INTEGER_CATEGORY: "a whole number"}[feature.kind]
     raise InvalidRows(f"row {position}: feature {feature.name!r} is {_shown(value)}; it must be {wanted}")
 
 
-def _checked_tensor(feature: Feature, value: Any, position: int) -> Any:
+def _check_tensor(feature: Feature, value: Any, position: int) -> None:
     try:
         array = np.asarray(value)
     except ValueError:
@@ -210,7 +225,6 @@ def _checked_tensor(feature: Feature, value: Any, position: int) -> Any:
             f"row {position}: feature {feature.name!r} has the shape {list(array.shape)}; "
             f"the model takes {list(feature.shape)}"
         )
-    return value
 
 
 def _checked_array(feature: Feature, values: Array) -> Array:

@@ -34,7 +34,7 @@ def check(name: str, datatype: Any, shape: Any) -> None:
     """
     if datatype != BYTES and datatype not in DTYPES:
         raise InvalidRows(f"input {name!r} has the datatype {datatype!r:.40}; known are {BYTES}, {', '.join(DTYPES)}")
-    if not isinstance(shape, list) or not shape or any(type(size) is not int or size < 0 for size in shape):
+    if type(shape) is not list or not shape or not all(type(size) is int and size >= 0 for size in shape):
         raise InvalidRows(f"input {name!r} must have a shape: a list of sizes, the first of which is the rows")
 
 
@@ -46,6 +46,8 @@ def from_json(name: str, datatype: str, shape: list[int], data: Any) -> list[Any
     """
     if not isinstance(data, list):
         raise InvalidRows(f"input {name!r} must have data: a list of values")
+    if [len(data)] == shape and not (data and isinstance(data[0], list)):
+        return data
     while data and isinstance(data[0], list):
         if not all(isinstance(part, list) for part in data):
             raise InvalidRows(f"input {name!r} has data that is no regular array")

@@ -93,6 +93,7 @@ def test_columns_of_different_lengths_are_refused(shared):
 
 
 def test_whole_numbers_are_wanted_where_the_model_takes_whole_numbers(shared):
+    assert shared("plain").predict([{"a": 1.5, "n": 2.0}]) == [[1.5, 2.0, 1.0]]
     answer = shared("plain").post("/v1/models/model:predict", {"instances": [{"a": 1.5, "n": 2.5}]})
     assert answer.json()["error"] == "row 0: feature 'n' is the number 2.5; it must be a number"
     answer = shared("plain").post("/v1/models/model:predict", {"instances": [{"a": 1.5, "n": None}]})
