@@ -2,7 +2,7 @@
 
 from kfp_hybrid.storage.errors import StorageError
 from kfp_hybrid.storage.interface import Store
-from kfp_hybrid.storage.locations import parse
+from kfp_hybrid.storage.locations import Location, parse
 
 
 def open_store(uri: str) -> Store:
@@ -14,7 +14,11 @@ def open_store(uri: str) -> Store:
     Raises:
         StorageError: an unknown scheme, or no way to reach the store.
     """
-    location = parse(uri)
+    return open_location(parse(uri))
+
+
+def open_location(location: Location) -> Store:
+    """The store below a location; see `open_store`."""
     try:
         if location.scheme == "file":
             from kfp_hybrid.storage.local import LocalStore

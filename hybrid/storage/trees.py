@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from kfp_hybrid.cores import available_cores
 from kfp_hybrid.storage.copying import SMALL_BYTES, copy_object, digest, is_same
 from kfp_hybrid.storage.errors import Damaged, NotFound, StorageError
 from kfp_hybrid.storage.interface import Entry, Store
@@ -18,6 +19,8 @@ from kfp_hybrid.storage.opening import open_store
 MARKERS = ("saved_model.pb", "MANIFEST.json", "LATEST")  # what readers look for first is written last, in this order
 SMALL_COPIES = 16  # at a time
 LARGE_COPIES = 4  # each holds some parts in memory
+MANY = 2000  # small objects are worth the start of more processes
+MOST_PROCESSES = 4
 
 log = logging.getLogger(__name__)
 
@@ -218,8 +221,25 @@ def copy_all(copies: list[Copy], progress: Progress | None = None) -> list[Copy]
     for rank in range(len(MARKERS) + 1):
         now = sorted((copy for copy in needed if copy.rank == rank), key=lambda copy: copy.key)
         _each([copy for copy in now if copy.entry.size > SMALL_BYTES], work, LARGE_COPIES)
-        _each([copy for copy in now if copy.entry.size <= SMALL_BYTES], work, SMALL_COPIES)
+        small = [copy for copy in now if copy.entry.size <= SMALL_BYTES]
+        processes = min(available_cores(), MOST_PROCESSES)
+        ways = {(id(copy.source), id(copy.target)) for copy in small}
+        if len(small) >= MANY and processes > 1 and len(ways) == 1:
+            _copy_in_processes(small, processes, progress)
+        else:
+            _each(small, work, SMALL_COPIES)
     return needed
+
+
+def _copy_in_processes(copies: list[Copy], processes: int, progress: Progress) -> None:
+    from kfp_hybrid.storage.processes import Task, copy_in_processes
+
+    def finished(task: Task) -> None:
+        progress.copied(task[0].size)
+        progress.finished(task[1])
+
+    tasks = [(copy.entry, copy.key) for copy in copies]
+    copy_in_processes(copies[0].source, copies[0].target, tasks, processes, finished)
 
 
 def _is_same(copy: Copy) -> bool:
