@@ -21,6 +21,7 @@ ACCESS_KEY, SECRET_KEY = "AKIATESTACCESSKEY", "secret-of-the-tests"
 class S3Server:
     folder: Path
     port: int
+    pid: int
 
     @property
     def url(self) -> str:
@@ -56,7 +57,7 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             wait_for(port)
-            yield S3Server(folder, port)
+            yield S3Server(folder, port, process.pid)
         finally:
             process.kill()
             process.wait()
