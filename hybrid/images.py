@@ -22,6 +22,9 @@ TENSORFLOW = image("tensorflow")
 DEPLOYMENT = image("deployment")
 SERVING = image("serving")
 
+MODEL_SERVERS = {"kfp-hybrid": "serving", "kfp-hybrid-tensorflow": "tensorflow"}
+"""The images with this collection's model server, by what a profile calls the server on LiteRT and on TensorFlow."""
+
 GPU = "-gpu"
 TENSORFLOW_GPU = image("tensorflow", GPU)
 """The same locked versions with CUDA; targets give it to steps that ask for a GPU."""

@@ -417,9 +417,16 @@ class KubeflowProfile(_Cluster):
         description="What serves models: KServe, or a plain Deployment and Service where there is no KServe.",
         examples=["deployment"],
     )
+    server: Literal["tensorflow-serving", "kfp-hybrid", "kfp-hybrid-tensorflow"] = Field(
+        default="tensorflow-serving",
+        description="The model server: TensorFlow Serving; or the one that `validate_serving` tries, on the edge "
+        "bundle of a model or (kfp-hybrid-tensorflow) on its SavedModel. With KServe it needs `manifests/serving`.",
+        examples=["kfp-hybrid"],
+    )
     serving_image: Text | None = Field(
         default=None,
-        description='With serving = "deployment": the server\'s image; tensorflow/serving of Docker Hub when left out.',
+        description='With serving = "deployment": the server\'s image; when left out, tensorflow/serving of Docker '
+        "Hub, or the image serving or tensorflow of this collection.",
         examples=["registry.example.com:5000/ml/tensorflow-serving:2.19.1"],
     )
     security_context: bool = Field(
@@ -494,9 +501,15 @@ class VertexProfile(_Cluster):
     labels: dict[CloudLabelKey, CloudLabelValue] = Field(
         default={}, max_length=64, description="Labels of runs, for instance for billing.", examples=[{"team": "ml"}]
     )
+    server: Literal["prebuilt", "kfp-hybrid", "kfp-hybrid-tensorflow"] = Field(
+        default="prebuilt",
+        description="The model server of endpoints and batch predictions: that of serving_image; or the one that "
+        "`validate_serving` tries, on the edge bundle of a model or (kfp-hybrid-tensorflow) on its SavedModel.",
+        examples=["kfp-hybrid"],
+    )
     serving_image: Text = Field(
         default="us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest",
-        description="The image in which endpoints and batch predictions serve models.",
+        description='With server = "prebuilt": the image in which endpoints and batch predictions serve models.',
         examples=["us-docker.pkg.dev/vertex-ai/prediction/tf2-gpu.2-15:latest"],
     )
     template_repository: Url | None = Field(

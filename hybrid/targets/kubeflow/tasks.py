@@ -168,15 +168,22 @@ def _serving(profile: KubeflowProfile, resources: Resources) -> dict[str, Any]:
     limits = _limits(resources)
     return {
         "serving": profile.serving,
+        "server": profile.server,
         "namespace": profile.namespace or "",
         "storage_secret": storage.secret if storage else "",
-        "image": profile.serving_image or "",
+        "image": profile.serving_image or _server_image(profile),
         "download_image": image_reference(profile, "deployment"),
         "resources": {"requests": limits, "limits": limits} if limits else {},
         "node_selector": profile.node_labels(resources),
         "tolerations": _tolerations(profile, resources),
         "run": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
     }
+
+
+def _server_image(profile: KubeflowProfile) -> str:
+    """The image of this collection that serves, where the profile's registry has it; "" for TensorFlow Serving's."""
+    name = images.MODEL_SERVERS.get(profile.server)
+    return image_reference(profile, name) if name else ""
 
 
 def _pod(profile: KubeflowProfile, resources: Resources) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from google_cloud_pipeline_components.v1.endpoint import EndpointCreateOp, Model
 from google_cloud_pipeline_components.v1.model import ModelUploadOp
 from kfp import dsl
 
+from kfp_hybrid import images
 from kfp_hybrid.accelerators import accelerator, vertex_machine
 from kfp_hybrid.components.deployment.plan_vertex_deployment.component import plan_vertex_deployment
 from kfp_hybrid.components.deployment.shift_endpoint_traffic.component import shift_endpoint_traffic
 from kfp_hybrid.errors import UserError
-from kfp_hybrid.profiles import Resources, VertexProfile
+from kfp_hybrid.profiles import Resources, VertexProfile, image_reference
 from kfp_hybrid.targets.vertex.steps import ResourcesFor
 
 SERVING = "serving"  # the resources of the machines behind an endpoint
@@ -71,9 +72,18 @@ def as_container_model(profile: VertexProfile, uri: Any) -> Any:
     return dsl.importer(
         artifact_uri=uri,
         artifact_class=UnmanagedContainerModel,
-        metadata={"containerSpec": {"imageUri": profile.serving_image}},
+        metadata={"containerSpec": _container(profile)},
         reimport=True,
     ).output
+
+
+def _container(profile: VertexProfile) -> dict[str, Any]:
+    """The container that serves. This collection's server finds the model and its routes in Vertex AI's variables."""
+    if profile.server not in images.MODEL_SERVERS:
+        return {"imageUri": profile.serving_image}
+    engine = "litert" if profile.server == "kfp-hybrid" else "tensorflow"
+    command = ["python", "-m", "kfp_hybrid.serving", f"--engine={engine}"]
+    return {"imageUri": image_reference(profile, images.MODEL_SERVERS[profile.server]), "command": command}
 
 
 def _registered_model(profile: VertexProfile, plan: dsl.PipelineTask, service: Any) -> Any:

@@ -101,6 +101,17 @@ def test_the_first_deployment_makes_everything(deploys, registry):
     assert dict(endpoint.traffic_split) == {deployed.id: 100}
 
 
+@pytest.mark.parametrize(
+    ("name", "image", "engine"),
+    [("kfp-hybrid", "serving", "litert"), ("kfp-hybrid-tensorflow", "tensorflow", "tensorflow")],
+)
+def test_the_model_server_of_this_collection_is_a_container_with_a_command(deploys, registry, name, image, engine):
+    deploys(server=name)
+    (model,) = registry.models
+    assert f"/{image}:" in model.container_spec.image_uri
+    assert list(model.container_spec.command) == ["python", "-m", "kfp_hybrid.serving", f"--engine={engine}"]
+
+
 def test_the_next_one_is_a_version_and_a_canary(deploys, registry):
     deploys()
     deploys("gs://models/flights/2", canary_percent=10)

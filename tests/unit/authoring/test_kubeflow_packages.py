@@ -452,6 +452,13 @@ def test_pods_that_serve_get_the_resources_called_serving_on_the_nodes_of_the_pr
     assert given["download_image"].startswith("registry.example.com:5000/ml/deployment:")
 
 
+def test_the_model_server_of_this_collection_comes_from_the_registry_of_the_profile(compiled):
+    given = compiled("deploy", target(server="kfp-hybrid", **EVERYTHING)).constants("deploy-model")
+    assert given["server"] == "kfp-hybrid"
+    assert given["image"].startswith("registry.example.com:5000/ml/serving:")
+    assert compiled("deploy", target()).constants("deploy-model")["image"] == ""
+
+
 def test_serving_needs_no_credentials_where_the_profile_has_none(compiled):
     given = compiled("deploy", target()).constants("deploy-model")
     assert (given["serving"], given["namespace"], given["storage_secret"]) == ("kserve", "", "")
