@@ -82,27 +82,32 @@ TENSORFLOW_SERVING = Server(
     live_path="/v1/models/{service}",
 )
 
-_OURS: dict[str, Any] = {
-    "user": images.USER,
-    "ready_path": "/v2/health/ready",
-    "live_path": "/v2/health/live",
-    "metrics_path": "/metrics",
-    "command": (
-        *("python", "-m", "kfp_hybrid.serving", "{folder}", "--name", "{service}", "--host", "0.0.0.0"),  # noqa: S104
-        *("--port", str(HTTP_PORT), "--grpc-port", str(GRPC_PORT)),
-    ),
-}
-LITERT = Server(
-    model_format="kfp-hybrid",
-    image=images.SERVING,
-    resources={"requests": {"cpu": "1", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
-    **_OURS,
-)
-TENSORFLOW = Server(
-    model_format="kfp-hybrid-tensorflow",
-    image=images.TENSORFLOW,
-    resources={"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "2Gi"}},
-    **_OURS,
-)
+DRAIN_TIMEOUT = 20  # seconds for what a server has accepted; with `DRAIN_SECONDS` less than the 30 that pods are given
+
+
+def _ours(model_format: str, image: str, engine: str, request: str, limit: str) -> Server:
+    """This collection's model server."""
+    options = {"--name": "{service}", "--engine": engine, "--host": "0.0.0.0", "--port": HTTP_PORT,  # noqa: S104
+               "--grpc-port": GRPC_PORT, "--drain-timeout": DRAIN_TIMEOUT}  # fmt: skip
+    return Server(
+        model_format=model_format,
+        image=image,
+        user=images.USER,
+        resources={"requests": {"cpu": "1", "memory": request}, "limits": {"memory": limit}},
+        ready_path="/v2/health/ready",
+        live_path="/v2/health/live",
+        metrics_path="/metrics",
+        command=(
+            "python",
+            "-m",
+            "kfp_hybrid.serving",
+            "{folder}",
+            *(str(word) for pair in options.items() for word in pair),
+        ),
+    )
+
+
+LITERT = _ours("kfp-hybrid", images.SERVING, "litert", request="256Mi", limit="1Gi")
+TENSORFLOW = _ours("kfp-hybrid-tensorflow", images.TENSORFLOW, "tensorflow", request="2Gi", limit="2Gi")
 
 SERVERS = {"tensorflow-serving": TENSORFLOW_SERVING, "kfp-hybrid": LITERT, "kfp-hybrid-tensorflow": TENSORFLOW}

@@ -1,6 +1,9 @@
 """What deploy_model makes of its inputs: where the model is, what KServe and Kubernetes are asked for."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +13,10 @@ from kfp_hybrid.components.deployment.deploy_model.deploy import run_action
 from kfp_hybrid.components.deployment.deploy_model.location import ModelLocation, locate
 from kfp_hybrid.components.deployment.deploy_model.names import REVISION
 from kfp_hybrid.components.deployment.deploy_model.request import Request
+from kfp_hybrid.serving.options import read
 from kfp_hybrid.step import StepError
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Artifact:
@@ -281,9 +287,11 @@ def test_plain_kubernetes_cannot_serve_an_archive_of_the_web():
 # Our own server
 
 
-@pytest.mark.parametrize(("server", "image"), [("kfp-hybrid", images.SERVING),
-                                               ("kfp-hybrid-tensorflow", images.TENSORFLOW)])  # fmt: skip
-def test_our_server_is_given_the_model_its_name_and_the_ports_that_the_pod_declares(server, image):
+@pytest.mark.parametrize(
+    ("server", "image", "engine"),
+    [("kfp-hybrid", images.SERVING, "litert"), ("kfp-hybrid-tensorflow", images.TENSORFLOW, "tensorflow")],
+)
+def test_our_server_is_given_the_model_its_name_and_the_ports_that_the_pod_declares(server, image, engine):
     record = plain("s3://models/flights/7", server=server)
     (container,) = record.pod["containers"]
     ports = {port["name"]: str(port["containerPort"]) for port in container["ports"]}
@@ -292,6 +300,7 @@ def test_our_server_is_given_the_model_its_name_and_the_ports_that_the_pod_decla
     assert command[:4] == ["python", "-m", "kfp_hybrid.serving", "/models/flights/7"]
     options = dict(zip(command[4::2], command[5::2], strict=True))
     assert (options["--name"], options["--port"], options["--grpc-port"]) == ("flights", ports["http"], ports["grpc"])
+    assert options["--engine"] == engine  # a published version has both, of which the profile chooses one
     assert record.pod["securityContext"]["runAsUser"] == images.USER
 
 
@@ -323,6 +332,17 @@ def test_kserve_gives_our_server_the_version_itself_and_finds_its_runtime_by_the
     request = Request(service="flights", server=server)
     predictor = inference_service.make_record(request, locate(None, "minio://models/flights/7")).predictor
     assert predictor["model"] == {"modelFormat": {"name": server}, "storageUri": "s3://models/flights/7/"}
+
+
+@pytest.mark.parametrize("server", ["kfp-hybrid", "kfp-hybrid-tensorflow"])
+def test_the_server_knows_the_options_that_it_is_given(server):
+    """By the server's own command line: in the pods of a Deployment, and in those of KServe's runtimes."""
+    (container,) = plain("s3://models/flights/7", server=server).pod["containers"]
+    assert read(container["command"][3:], {}).model == "/models/flights/7"
+    runtimes = yaml.safe_load_all((ROOT / "manifests/serving/cluster-serving-runtime.yaml").read_text())
+    runtime = next(each["spec"] for each in runtimes if each["metadata"]["name"] == server)
+    options = read(runtime["containers"][0]["args"], {})
+    assert (options.model, options.port) == ("/mnt/models", runtime["containers"][0]["ports"][0]["containerPort"])
 
 
 def test_an_unknown_server_is_refused():
