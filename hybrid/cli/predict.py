@@ -9,9 +9,11 @@ from typing import Any
 import click
 
 from kfp_hybrid.cli.options import FOLDER
+from kfp_hybrid.errors import UserError
 
 EXAMPLES_MANIFEST = "manifest.json"
 PREDICT = "kfp_hybrid.components.inference.predict_batch"
+PREDICT_BEAM = "kfp_hybrid.components.inference.predict_batch_beam"
 
 
 @click.command()
@@ -39,16 +41,35 @@ PREDICT = "kfp_hybrid.components.inference.predict_batch"
     show_default=True,
     help="What happens when a key comes twice in the table.",
 )
-def predict(model: Path, source: str, output: Path, keys: tuple[str, ...], format_: str, **options: Any) -> None:
+@click.option("--runner", default="", metavar="NAME", help="Predict by Apache Beam with a runner: DirectRunner, ...")
+@click.option("--runner-option", "runner_options", multiple=True, metavar="--NAME=VALUE", help="May be repeated.")
+@click.option("--exchange", default="", metavar="URI", help="Where the runner's workers get and leave files.")
+def predict(
+    model: Path,
+    source: str,
+    output: Path,
+    keys: tuple[str, ...],
+    format_: str,
+    runner: str,
+    runner_options: tuple[str, ...],
+    exchange: str,
+    **options: Any,
+) -> None:
     """Predict for every row of SOURCE with MODEL, into Parquet files.
 
     MODEL is a SavedModel, an edge bundle, or a directory that models are published in. SOURCE is an examples artifact,
     or CSV, Parquet or TFRecord files: a file, a directory, a pattern or a URI. A command that was killed goes on where
-    it stopped when it is started again.
+    it stopped when it is started again. --runner takes edge bundles alone.
     """
     options |= {"key_columns": keys, "format": format_}
     options["examples" if (Path(source) / EXAMPLES_MANIFEST).is_file() else "source"] = source
-    _python("tensorflow", "-m", PREDICT, str(model), str(output), json.dumps(options))
+    if runner:
+        options |= {"runner": runner, "pipeline_options": runner_options, "exchange": exchange}
+        _python("validation", "-m", PREDICT_BEAM, str(model), str(output), json.dumps(options))
+    elif runner_options or exchange:
+        raise UserError("--runner-option and --exchange are for a runner of Apache Beam; name it by --runner")
+    else:
+        _python("tensorflow", "-m", PREDICT, str(model), str(output), json.dumps(options))
 
 
 def _python(image: str, *arguments: str) -> None:

@@ -66,6 +66,10 @@ class Work:
     folder: Path
 
 
+Finish = Callable[[Work], list[Finished]]
+"""Finishes the shards of a job, in their order."""
+
+
 @dataclass(frozen=True)
 class Predicted:
     """What a job tells about itself.
@@ -87,7 +91,7 @@ def predict(
     bundle: Path | None,
     output: Path,
     options: Options,
-    finish: Callable[[Work], list[Finished]] | None = None,
+    finish: Finish | None = None,
 ) -> Predicted:
     """Predict for all rows of examples.
 

@@ -20,7 +20,7 @@ class Places:
     """Where workers find what they need, each a folder that all of them see, or a URI.
 
     Attributes:
-        examples: the files of the examples.
+        examples: the files of the examples, by the names that shards have for them; "" when shards name them in full.
         bundle: the edge bundle.
         shards: where finished shards go.
     """
@@ -69,8 +69,8 @@ class EdgeBundleHandler(ModelHandler[Shard, int, PreprocessedPredictor]):  # typ
         return "predict_batch"
 
     def _finish(self, shard: Shard, model: PreprocessedPredictor) -> int:
-        files = {group.file: local(f"{self._places.examples}/{group.file}") for group in shard.row_groups}
-        groups = tuple(replace(group, file=files[group.file]) for group in shard.row_groups)
+        place = self._places.examples
+        groups = tuple(replace(g, file=local(f"{place}/{g.file}") if place else g.file) for g in shard.row_groups)
         here = replace(shard, row_groups=groups)
         if not storage.is_uri(self._places.shards):
             return finish_shard(here, model, self._columns, self._batch_size, Path(self._places.shards)).file.rows

@@ -76,9 +76,11 @@ class Runner:
 
     def _named(self, shard: Shard) -> Shard:
         """The shard with the names under which workers find its files."""
-        if not self.exchange:
-            return shard
-        return replace(shard, row_groups=tuple(replace(g, file=Path(_name(g.file))) for g in shard.row_groups))
+        groups = [
+            replace(group, file=Path(_name(group.file)) if self.exchange else group.file.absolute())
+            for group in shard.row_groups
+        ]
+        return replace(shard, row_groups=tuple(groups))
 
 
 def _name(file: Path) -> str:

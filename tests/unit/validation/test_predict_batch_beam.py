@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -109,6 +110,12 @@ def test_beam_gives_the_same_bytes_as_threads(examples, bundle, without_beam, tm
     told = with_beam(examples, bundle, tmp_path / "predictions", to_table=True)
     assert told.rows == ROWS + 50
     require_equal(told, tmp_path / "predictions", without_beam)
+
+
+def test_paths_may_be_relative(examples, bundle, without_beam, tmp_path, monkeypatch):
+    monkeypatch.chdir(examples.parent)
+    with_beam(Path(examples.name), bundle, tmp_path / "predictions", to_table=True)
+    assert contents(tmp_path / "predictions") == contents(without_beam[0])
 
 
 def test_workers_in_processes_of_their_own_give_the_same_bytes(examples, bundle, without_beam, tmp_path):
