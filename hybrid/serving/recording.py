@@ -155,7 +155,7 @@ class Recorder:
                 self._writer.write(self._parts[0])
             except UserError as error:
                 self.failures += 1
-                log.error("requests cannot be recorded: %s; %d parts wait", error, len(self._parts))
+                log.error("requests cannot be recorded: %s; parts that wait: %d", error, len(self._parts))
                 return
             self.rows["written"] += self._parts.popleft().rows
 

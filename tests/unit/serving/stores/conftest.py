@@ -1,0 +1,6 @@
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "servers"))
+
+from store_fixtures import buckets, environment, faults, gs, place, s3, s3_server  # noqa: F401
