@@ -195,7 +195,7 @@ def test_what_could_not_be_written_is_written_later(sums, servable, caplog):
         time.sleep(0.005)
     recorder.close(30)
     assert (recorder.rows["written"], recorder.rows["dropped"], recorder.failures) == (2, 0, 2)
-    assert "requests cannot be recorded: the store cannot be reached; check the network; parts that wait: 1" in caplog.text
+    assert "the store cannot be reached; check the network; parts that wait: 1" in caplog.text
 
 
 def test_a_store_that_stays_away_costs_bounded_memory_and_rows_that_are_counted(sums, servable, caplog):
