@@ -22,7 +22,7 @@ from kfp_hybrid.storage.interface import Entry, Store
 from kfp_hybrid.storage.opening import open_location
 
 BATCH = 256
-THREADS = 16
+THREADS = 8  # in each
 
 Task = tuple[Entry, str]  # an object, and its name at the target
 

@@ -18,6 +18,10 @@ CREDENTIALS = {
 }
 
 
+DENIALS = ("AccessDenied", "AllAccessDisabled", "MethodNotAllowed")
+TOLERATED_SECONDS = 900.0  # by which S3 lets clocks differ; some stores only deny access then
+
+
 def explain(error: Exception, uri: str) -> StorageError:
     """The error of the client as one line without secrets."""
     if isinstance(error, StorageError):
@@ -45,6 +49,10 @@ def explain(error: Exception, uri: str) -> StorageError:
 
 def _explain_answer(error: S3Error, uri: str) -> StorageError:
     code = error.code
+    skew = _skew_seconds(error)
+    is_skewed = skew is not None and abs(skew) > TOLERATED_SECONDS
+    if code == "RequestTimeTooSkewed" or (is_skewed and code in (*DENIALS, "BadRequest", "SignatureDoesNotMatch")):
+        return StorageError(f"{uri}: {_skew(skew)}; set the clock, for instance by NTP")
     if code in CREDENTIALS:
         return StorageError(f"{uri}: {CREDENTIALS[code]}")
     if code == "NoSuchBucket":
@@ -57,9 +65,7 @@ def _explain_answer(error: S3Error, uri: str) -> StorageError:
         return Damaged(f"{uri}: the bytes changed on their way; try again")
     if code in ("PreconditionFailed", "ConditionalRequestConflict"):
         return Changed(f"{uri} was changed by another process; try again")
-    if code == "RequestTimeTooSkewed":
-        return StorageError(f"{uri}: {_skew(error)}; set the clock, for instance by NTP")
-    if code in ("AccessDenied", "AllAccessDisabled", "MethodNotAllowed"):
+    if code in DENIALS:
         return _denied(uri)
     status = getattr(error.response, "status", "")
     return StorageError(f"{uri}: the store refuses the request: {code} (HTTP status {status}); see its log")
@@ -69,10 +75,16 @@ def _denied(uri: str) -> StorageError:
     return StorageError(f"{uri}: access denied; check the credentials and what they may do there")
 
 
-def _skew(error: S3Error) -> str:
+def _skew_seconds(error: S3Error) -> float | None:
+    """By how much this machine's clock is ahead of the store's, None when the answer does not tell."""
     try:
-        seconds = time.time() - parsedate_to_datetime(error.response.headers["Date"]).timestamp()
-    except (KeyError, TypeError, ValueError):
+        return time.time() - parsedate_to_datetime(error.response.headers["Date"]).timestamp()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _skew(seconds: float | None) -> str:
+    if seconds is None:
         return "this machine's clock differs too much from the store's"
     return f"this machine's clock is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} the store's"
 

@@ -5,6 +5,7 @@ import re
 import socket
 import ssl
 import threading
+from datetime import datetime, timedelta, timezone
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import time
@@ -151,6 +152,27 @@ def test_a_wrong_clock_is_said_with_by_how_much(faults, s3, offset, word, method
     store = storage.open_store(s3)
     with pytest.raises(StorageError, match=f"clock is (3599|3600|3601) s {word} the store's"):
         store.read("a") if method == "HEAD" else list(store.entries())
+
+
+@pytest.mark.parametrize(("hours", "word"), [(1, "ahead of"), (-1, "behind")])
+@pytest.mark.parametrize("work", ["read", "write_bytes", "entries"])
+def test_a_wrong_clock_is_said_whatever_the_store_calls_it(s3, monkeypatch, hours, word, work):
+    """A real server, which denies access to those whose clock is behind."""
+    moved = timedelta(hours=hours)
+    monkeypatch.setattr("minio.time.utcnow", lambda: datetime.now(timezone.utc) + moved)
+    monkeypatch.setattr("kfp_hybrid.storage.s3_errors.time.time", lambda: time() + moved.total_seconds())
+    store = storage.open_store(s3)
+    with pytest.raises(StorageError, match=f"clock is (3599|36[0-9][0-9]) s {word} the store's; set the clock"):
+        {"read": lambda: store.read("a"), "write_bytes": lambda: store.write_bytes("a", b""),
+         "entries": lambda: list(store.entries())}[work]()  # fmt: skip
+
+
+def test_a_connection_that_the_store_closes_after_each_answer_is_replaced(faults, s3):
+    storage.open_store(s3).write_bytes("a", b"content")
+    faults.fault = lambda request: CutAnswer(1 << 20)  # after all of it
+    store = storage.open_store(s3)
+    for _ in range(3):
+        assert store.read("a") == b"content"
 
 
 @pytest.mark.parametrize(("status", "message"), [(401, "does not accept the credentials"), (403, "access denied"),
