@@ -218,7 +218,7 @@ class Application:
     def _v2_metadata(self, exchange: Exchange, version: str) -> None:
         document = v2.model_metadata(self._deployed(version).servable)
         assert self.router is not None
-        document["versions"] = [deployed.version for deployed in self.router.routes.loaded()]
+        document["versions"] = [deployed.version for deployed in self.router.routes.answering()]
         _json(exchange, document)
 
     # Predictions.

@@ -81,10 +81,11 @@ class InferenceService:
         """The inputs and outputs of the model."""
         deployed = await self._deployed(request.name, request.version, None, context)
         found = v2.model_metadata(deployed.servable)
+        router = self._application.router
         tensor = messages.ModelMetadataResponse.TensorMetadata
         return messages.ModelMetadataResponse(
             name=found["name"],
-            versions=found["versions"],
+            versions=[each.version for each in router.routes.answering()] if router else [],
             platform=found["platform"],
             inputs=[tensor(**each) for each in found["inputs"]],
             outputs=[tensor(**each) for each in found["outputs"]],

@@ -55,6 +55,10 @@ class Operations:
         options = self._options
         if options.follow and not options.version and not await asyncio.to_thread(self._source.latest):
             raise UserError(f"{options.model} is no directory of versions, so there is no LATEST; leave --follow out")
+        for name in ("canary", "shadow"):
+            version, percent = getattr(options, f"{name}_version"), getattr(options, name)
+            if bool(version) != (percent > 0):
+                raise UserError(f"--{name} is {percent:g} and --{name}-version is {version!r}; give both or none")
         if options.table:
             await asyncio.to_thread(self._open_table)
         first = self._deploy(servable)

@@ -89,6 +89,10 @@ class Routes:
         """Each version that is in use or kept, once."""
         return list(dict.fromkeys(deployed for _, deployed in self.roles()))
 
+    def answering(self) -> list[Deployed]:
+        """The versions that answer requests: primary, candidate."""
+        return [deployed for deployed in (self.primary, self.candidate) if deployed is not None]
+
     def roles(self) -> list[tuple[str, Deployed]]:
         """What each version is used for."""
         roles = (("primary", self.primary), ("candidate", self.candidate), ("shadow", self.shadow))
@@ -136,8 +140,7 @@ class Router:
 
     def version(self, version: str) -> Deployed | None:
         """The version that a request names, if it is primary or candidate; None otherwise."""
-        routes = self._routes
-        return next((d for d in (routes.primary, routes.candidate) if d and d.version == version), None)
+        return next((deployed for deployed in self._routes.answering() if deployed.version == version), None)
 
     def notify(self, served: Served) -> None:
         """Tell the observers of an answered request; what one of them raises is logged and goes no further."""

@@ -145,14 +145,25 @@ def test_known_keys_are_answered_from_a_table_and_all_else_by_the_model(tmp_path
         assert running.predict({"id": 7, "x": 5, "colour": "red"}) == [2007]  # the table is not of this version
 
 
-def test_a_server_without_a_directory_of_versions_says_that_there_is_no_latest(sums, tmp_path):
+WRONG = {
+    ("--follow", "1"): "is no directory of versions, so there is no LATEST; leave --follow out",
+    ("--canary", "5"): "error: --canary is 5 and --canary-version is ''; give both or none",
+    ("--shadow-version", "5"): "error: --shadow is 0 and --shadow-version is '5'; give both or none",
+    ("--canary", "500", "--canary-version", "2"): "percent is 500; give a share of the requests between 0 and 100",
+    ("--record", "ftp://logs"): "ftp://",
+    ("--table", "nowhere"): "nowhere is not a prediction table: cannot read manifest.json",
+    ("--admin-port", "1", "--admin-host", "256.0.0.1"): "cannot listen to operators at 256.0.0.1:1",
+}
+
+
+@pytest.mark.parametrize("options", WRONG)
+def test_what_cannot_be_is_told_in_one_line_before_the_server_is_ready(sums, tmp_path, options):
     bundle = sums.make_bundle(tmp_path / "bundle", 1)
-    command = [sys.executable, "-m", "kfp_hybrid.serving", bundle, "--port", "0", "--follow", "1"]
+    command = [sys.executable, "-m", "kfp_hybrid.serving", bundle, "--port", "0", *options]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].endswith(
-        "is no directory of versions, so there is no LATEST; leave --follow out"
-    )
+    assert "Traceback" not in result.stderr
+    assert WRONG[options] in result.stderr.splitlines()[-1]
 
 
 def test_what_was_answered_before_the_end_is_recorded(tmp_path, versions):
