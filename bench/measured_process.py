@@ -36,7 +36,7 @@ def run(command: Sequence[str]) -> Measured:
     start, peak = time.monotonic(), 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         while process.poll() is None:
-            peak = max(peak, sum(map(_resident_bytes, _tree(process.pid))))
+            peak = max(peak, sum(map(resident_bytes, tree(process.pid))))
             time.sleep(SAMPLE_SECONDS)
         output, _ = process.communicate()
     seconds = time.monotonic() - start
@@ -47,18 +47,20 @@ def run(command: Sequence[str]) -> Measured:
     return Measured(output, seconds, cpu_seconds, peak / 1e6)
 
 
-def _tree(root: int) -> list[int]:
-    tree = [root]
-    for process in tree:
+def tree(root: int) -> list[int]:
+    """A process and all that come from it."""
+    found = [root]
+    for process in found:
         for children in Path(f"/proc/{process}/task").glob("*/children"):
             try:
-                tree += map(int, children.read_text().split())
+                found += map(int, children.read_text().split())
             except OSError:  # it ended meanwhile
                 continue
-    return tree
+    return found
 
 
-def _resident_bytes(process: int) -> int:
+def resident_bytes(process: int) -> int:
+    """Resident memory of a process; 0 when it has ended."""
     try:
         return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * PAGE_BYTES
     except (OSError, IndexError):

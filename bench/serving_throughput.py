@@ -10,6 +10,8 @@ documentation shows, in environments that this script makes once in the cache.
     litert      this server with the edge bundle on LiteRT, V1
     v2          the same, V2
     constant    this server's HTTP with a constant reply: the ceiling
+    uvicorn     a constant reply as raw ASGI on uvicorn (uvloop, httptools); only when asked for
+    granian     the same on granian, one worker; only when asked for
 
 Needs wrk (apt install wrk), taskset, two cores and a published model with an edge bundle (scripts/demo.sh makes one).
 Usage: python bench/serving_throughput.py [MODELS] [--seconds 4] [--rounds 3] [--servers kserve litert ...]
@@ -31,6 +33,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import measured_process
 import uv
 
 from kfp_hybrid.cli.options import cache_folder
@@ -40,6 +43,7 @@ from kfp_hybrid.targets.local.environments import ensure_environment
 BENCH = Path(__file__).parent
 CONNECTIONS = (1, 16, 64)
 PEERS = {"kserve": ["kserve==0.21.0"], "mlserver": ["mlserver==1.7.1"]}
+HTTP_SERVERS = ("uvicorn", "granian")
 SERVERS = ("kserve", "mlserver", "tensorflow", "litert", "v2", "constant")
 SCRIPT = """
 wrk.method = "POST"
@@ -87,7 +91,7 @@ def peer_python(peer: str) -> Path:
     if not (folder / ".complete").exists():
         print(f"making the environment of {peer} in {folder}", file=sys.stderr)
         subprocess.run([uv.find_uv_bin(), "venv", "-q", "--clear", "--python", "3.11", str(folder)], check=True)
-        packages = [*PEERS[peer], "tensorflow==2.21.*"]
+        packages = [*PEERS[peer], "tensorflow==2.21.*"] if peer in PEERS else ["uvicorn[standard]", "granian[uvloop]"]
         subprocess.run([uv.find_uv_bin(), "pip", "install", "-q", "--python", str(python), *packages], check=True)
         (folder / ".complete").touch()
     return python
@@ -111,6 +115,10 @@ def command(name: str, version: Path, port: int, folder: Path) -> list[str]:
         return [str(peer_python(name).parent / "mlserver"), "start", str(folder)]
     if name == "tensorflow":
         return [image_python("tensorflow"), *ours, "--engine", "tensorflow"]
+    if name in HTTP_SERVERS:
+        start = str(peer_python("asgi").parent / name)
+        options = {"uvicorn": ["--no-access-log"], "granian": ["--interface", "asginl", "--workers", "1"]}[name]
+        return [start, "serving_asgi:reply", "--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop", *options]
     if name == "constant":
         return [image_python("serving"), str(BENCH / "serving_constant.py"), str(port)]
     return [image_python("serving"), *ours]
@@ -166,13 +174,16 @@ def answers(contender: Contender) -> bool:
         return False
 
 
-def cpu_seconds(process: int) -> float:
-    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+def cpu_seconds(root: int) -> float:
+    """Processor time of a server and of the processes that it started."""
+    ticks = 0
+    for process in measured_process.tree(root):
+        ticks += sum(map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def resident_mb(process: int) -> float:
-    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+def resident_mb(root: int) -> float:
+    return sum(map(measured_process.resident_bytes, measured_process.tree(root))) / 1e6
 
 
 def load(contender: Contender, connections: int, seconds: float, script: Path) -> Load:
@@ -214,7 +225,7 @@ def report(contenders: dict[str, Contender]) -> None:
     for peer in PEERS.keys() & contenders.keys():
         base = contenders[peer]
         for name, one in contenders.items():
-            if name in PEERS:
+            if name in (*PEERS, *HTTP_SERVERS):
                 continue
             ratios = [
                 f"c={c}: {one.middle(c, lambda x: x.rate) / base.middle(c, lambda x: x.rate):.1f}x requests/s, "
@@ -230,7 +241,7 @@ def main() -> None:
     parser.add_argument("models", nargs="?", type=Path, default=BENCH.parent / ".cache/demo/models")
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--servers", nargs="+", choices=SERVERS, default=SERVERS)
+    parser.add_argument("--servers", nargs="+", choices=SERVERS + HTTP_SERVERS, default=SERVERS)
     options = parser.parse_args()
     version = (options.models / (options.models / "LATEST").read_text().strip()).resolve()
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
