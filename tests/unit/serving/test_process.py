@@ -32,7 +32,7 @@ def test_it_ends_with_status_0_when_it_is_told_to(start, bundles):
 
 
 def test_no_accepted_request_is_lost_when_it_ends(start, bundles):
-    server = start(bundles / "sum", "--drain-delay", "10")
+    server = start(bundles / "sum", "--drain-delay", "5")
     answered, wrong = [0] * 16, []
     going = threading.Barrier(17)
 
