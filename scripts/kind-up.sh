@@ -87,8 +87,8 @@ start_cluster() {
 
 push_images() {
   say "building the images and pushing them to $registry"
-  REGISTRY=$registry scripts/images.sh build deployment tensorflow validation
-  REGISTRY=$registry scripts/images.sh push deployment tensorflow validation
+  REGISTRY=$registry scripts/images.sh build
+  REGISTRY=$registry scripts/images.sh push
 }
 
 fetch_kfp() { # writes cluster-scoped.yaml and kfp.yaml with known images only
@@ -136,8 +136,10 @@ install_kserve() { # its controller and runtimes; not its controller for LLMs, w
 }
 
 apply_kserve() { # URL of a kustomization; in the sources, the images of KServe have no version
-  kubectl kustomize "$1?ref=$kserve_version&timeout=120s" | sed "s/\(kserve[^ ]*\):latest/\1:$kserve_version/" |
-    on_cluster apply --server-side --force-conflicts -f - || fail "cannot install KServe from GitHub; --minimal does without"
+  kubectl kustomize "$1?ref=$kserve_version&timeout=120s" > "$work/fetched.yaml" ||
+    fail "cannot fetch KServe from GitHub; --minimal does without"
+  sed "s/\(kserve[^ ]*\):latest/\1:$kserve_version/" "$work/fetched.yaml" > "$work/kserve.yaml"
+  on_cluster apply --server-side --force-conflicts -f "$work/kserve.yaml"
 }
 
 write_config() { # the target kind, in a file of its own

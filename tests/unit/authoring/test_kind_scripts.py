@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kfp_hybrid import profiles
+from kfp_hybrid import images, profiles
 
 ROOT = Path(__file__).parents[3]
 KUBECTL = shutil.which("kubectl")
@@ -121,6 +121,11 @@ def test_everything_is_set_up_in_the_order_in_which_it_is_needed(up):
              "kfp-hybrid run train_and_publish --target kind --watch"]  # fmt: skip
     positions = [position(up.calls, start) for start in order]
     assert positions == sorted(positions)
+
+
+def test_every_image_is_built_and_pushed(up):
+    pushed = {call.rpartition("/")[2].partition(":")[0] for call in up.calls if call.startswith("docker push ")}
+    assert pushed == set(images.names())
 
 
 def test_every_call_of_kubectl_that_changes_something_names_the_cluster(up):
