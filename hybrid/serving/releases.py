@@ -95,7 +95,7 @@ class Releases:
             before = self._router.routes
             self._router.rollback()
             self._changed("rolled back", before)
-            self._passed_over = before.primary.version
+            self._passed_over = self._passed_over or before.primary.version
 
     async def canary(self, version: str, percent: float) -> None:
         """Give a version a share of the requests; 0 percent ends the canary.

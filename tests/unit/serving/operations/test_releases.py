@@ -200,6 +200,27 @@ def test_after_a_rollback_latest_is_passed_over_until_it_names_another_version(s
     asyncio.run(scenario())
 
 
+def test_an_order_for_another_version_than_latest_lasts_until_latest_changes(sums, folder):
+    async def scenario():
+        async with serving(folder, follow=0.01) as server:
+            sums.point_latest(folder.path, 2)
+            await until(lambda: server.router.routes.primary.version == "2")
+            for path, body, expected in [
+                ("/admin/reload", {"version": "3"}, "3"),
+                ("/admin/reload", {"version": "1"}, "1"),
+                ("/admin/rollback", {}, "3"),
+            ]:
+                status, state = await ask(server.admin, "POST", path, body)
+                await asyncio.sleep(0.05)
+                assert (status, state["primary"]["version"]) == (200, expected)
+                assert server.router.routes.primary.version == expected
+            await server.releases.reload("1")
+            sums.point_latest(folder.path, 3)
+            await until(lambda: server.router.routes.primary.version == "3")
+
+    asyncio.run(scenario())
+
+
 def test_a_rollback_needs_nothing_from_the_store(sums, folder):
     async def scenario():
         async with serving(folder) as server:
