@@ -1,6 +1,7 @@
 """The model server as a process: it listens, loads, becomes ready, and answers until it is told to end."""
 
 import asyncio
+import gc
 import json
 import logging
 import signal
@@ -74,6 +75,8 @@ async def serve(options: Options) -> None:
         await asyncio.wait([loading, ended], return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             await loading
+            gc.collect()
+            gc.freeze()  # what is loaded stays: looking through it again and again would hold up requests
             log.info("ready: model %s on port %d", options.name, port)
             await ended
         log.info("ending: answering what was accepted")
