@@ -235,7 +235,7 @@ def test_a_function_that_is_not_named_like_its_folder_is_an_error(make_component
         ("m3", {"tags": "training"}, "tags: Input should be a valid list"),
         ("m4", {"dependencies": {"kubeflow": []}}, "dependencies.kubeflow: List should have at least 1 item"),
         ("m5", {"lastVerified": "recently"}, "lastVerified: Input should be a valid date"),
-        ("m6", {"image": "python:3.11"}, "image: Input should be 'validation', 'tensorflow', 'deployment' or 'serving'"),
+        ("m6", {"image": "python:3.11"}, "image: Input should be 'validation', 'tensorflow', 'deployment' or 'serv"),
     ],
 )
 def test_wrong_metadata_is_an_error_that_names_the_field(make_component, category, change, problem):
