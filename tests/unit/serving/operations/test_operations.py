@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 
+import grpc
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -18,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kfp_hybrid.data.examples import Examples
 from kfp_hybrid.data.prediction_table_writer import TableWriter
+from kfp_hybrid.serving import inference_pb2 as messages
 
 COLOURS = {"red": 2, "green": 3}
 
@@ -122,6 +124,24 @@ def test_a_canary_and_a_shadow_can_be_there_from_the_start(tmp_path, versions):
         running.await_metric(mirrored, "shadow_rows_total", result="compared")
         assert running.metric("shadow_rows_total", result="different") == mirrored
         assert running.metric("shadow_largest_difference") == 1000
+
+
+def test_grpc_is_answered_from_the_same_models_and_counted(tmp_path, versions):
+    port = free_port()
+    with server(tmp_path, "--grpc-port", port) as running, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        request = messages.ModelInferRequest(model_name="sums")
+        request.inputs.add(name="x", datatype="FP32", shape=[2]).contents.fp32_contents.extend([1, 2])
+        request.inputs.add(name="colour", datatype="BYTES", shape=[2]).contents.bytes_contents.extend([b"red", b""])
+        infer = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            messages.ModelInferRequest.SerializeToString,
+            messages.ModelInferResponse.FromString,
+        )
+        assert list(infer(request, timeout=30).outputs[0].contents.fp32_contents) == [1003, 1002]
+        assert running.metric("rows_total", version="1", protocol="grpc") == 2
+        with pytest.raises(grpc.RpcError):
+            infer(messages.ModelInferRequest(model_name="other"), timeout=30)
+        assert running.metric("errors_total", protocol="grpc", code="NOT_FOUND") == 1
 
 
 def write_table(folder, version):
