@@ -4,8 +4,8 @@ The suite itself is for a real one, see docs/testing-on-a-cluster.md.
 """
 
 import contextlib
-import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,10 +15,14 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
 
 from kubernetes import client
 from minio import Minio
+from played_kubeflow.api import playing
+from played_kubeflow.results import Results
+from played_kubeflow.runs import FAULTS, Player
 from s3_server import serve_s3
 
 from kfp_hybrid.cli.options import cache_folder
@@ -48,18 +52,12 @@ minio:
 """
 
 
-SPEC = importlib.util.spec_from_file_location("cluster_tests_kfp", Path(__file__).with_name("kubeflow_pipelines.py"))
-kubeflow_pipelines = importlib.util.module_from_spec(SPEC)
-sys.modules[SPEC.name] = kubeflow_pipelines
-SPEC.loader.exec_module(kubeflow_pipelines)
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """What runs come to; $KFP_HYBRID_TEST_RESULTS keeps it for the next time."""
     kept = os.environ.get("KFP_HYBRID_TEST_RESULTS")
     folder = Path(kept) if kept else tmp_path_factory.mktemp("results")
-    return kubeflow_pipelines.Results(folder, cache_folder() / "environments")
+    return Results(folder, cache_folder() / "environments")
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +121,10 @@ class Installation:
         cases = ElementTree.parse(self._folder / "report.xml").iter("testcase")
         return output, {case.get("name"): "".join(child.get("message", "") for child in case) for case in cases}
 
+    def clean(self, name):
+        command = [sys.executable, "-m", "end_to_end_suite.cleaning", name]
+        subprocess.run(command, cwd=ROOT, env={**self._environ, "PYTHONPATH": str(SUITE)}, check=True)
+
     def left(self):
         """What there is of a suite."""
         api, core = self.player.api, self.player.core
@@ -141,10 +143,10 @@ def install(admin, admin_kubeconfig, namespace, server_image, s3, bucket, store_
     def start(*faults, variables=False):
         minio = Minio(f"127.0.0.1:{s3.port}", ACCESS_KEY, SECRET_KEY, secure=False, region="us-east-1")
         keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
-        player = kubeflow_pipelines.Player(
+        player = Player(
             admin, namespace, server_image, (minio, bucket, "root"), {**keys, "S3_ENDPOINT": s3.url}, results, faults
         )
-        url = started.enter_context(kubeflow_pipelines.playing(player, tmp_path / "server"))
+        url = started.enter_context(playing(player, tmp_path / "server"))
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_", "KFP_H"))}
         environ |= {"KUBECONFIG": admin_kubeconfig, "KFP_HYBRID_CACHE": str(cache_folder()), "PYTHONUNBUFFERED": "1"}
         environ |= {"KFP_HYBRID_TEST_POLL_SECONDS": "0.3", "KFP_HYBRID_TEST_MINUTES": "15"}
@@ -189,7 +191,7 @@ WRONG = {
 
 
 def test_it_finds_what_is_wrong_and_nothing_else(install):
-    installation = install(*kubeflow_pipelines.FAULTS)
+    installation = install(*FAULTS)
     output, found = installation.run_suite()
     failed = {name: why for name, why in found.items() if why}
     assert set(failed) == set(WRONG), output
@@ -198,8 +200,10 @@ def test_it_finds_what_is_wrong_and_nothing_else(install):
     assert installation.left() == []
 
 
-@pytest.mark.parametrize(("number", "variables"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
-def test_a_suite_that_is_stopped_cleans_up(install, number, variables):
+@pytest.mark.parametrize(
+    ("number", "variables"), [(signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGKILL, False)]
+)
+def test_a_suite_that_is_stopped_cleans_up_and_after_a_kill_it_can_be_done(install, number, variables):
     installation = install(variables=variables)
     suite = installation.start_suite("-k", "pod_is_deleted")  # which takes half a minute at least
     read = ""
@@ -207,8 +211,11 @@ def test_a_suite_that_is_stopped_cleans_up(install, number, variables):
         line = suite.stdout.readline()
         assert line, read
         read += line
-    assert installation.left() != []
     suite.send_signal(number)
     rest = suite.communicate()[0]
-    assert suite.returncode == pytest.ExitCode.INTERRUPTED, read + rest
+    if number == signal.SIGKILL:
+        assert installation.left() != []
+        installation.clean(re.search(r"--clean (e2e-\w+)", read)[1])
+    else:
+        assert suite.returncode == pytest.ExitCode.INTERRUPTED, read + rest
     assert installation.left() == []

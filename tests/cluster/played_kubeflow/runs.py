@@ -1,32 +1,14 @@
-"""Plays Kubeflow Pipelines on a cluster that has none.
-
-Its API is that of the contract tests, which refuses what the API server would refuse. What a run does is real: the
-package that was submitted is run on this machine by the target `local`, with the parameters that were submitted; its
-artifacts go to an object store, to where Kubeflow Pipelines puts them; and each step that was run becomes a real pod on
-the cluster, with the labels, annotations and security context of one of Kubeflow Pipelines' pods, that prints the
-step's log and ends as the step did. It is a stand-in for the API, the driver, the launcher and Argo, and proves nothing
-about these.
-
-`FAULTS` are what it can be told to do wrong.
-"""
+"""Runs: from what was submitted to pods, artifacts and what the API shows."""
 
 import base64
-import contextlib
 import datetime
-import importlib.util
 import io
-import json
-import os
-import shutil
-import subprocess
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import yaml
@@ -35,8 +17,9 @@ from kubernetes.client import ApiException
 from minio import Minio
 
 from kfp_hybrid.package import Package
+from played_kubeflow.api import Api, contract, delete_pods
+from played_kubeflow.results import Result, Results
 
-CONTRACT = Path(__file__).resolve().parents[1] / "contract"
 FAULTS = (
     "damaged examples", "damaged model", "damaged bundle", "no cache", "publishes what was rejected",
     "root in a pod spec", "root in a pod", "secret in a pod spec", "secret in a log", "no second try",
@@ -47,137 +30,6 @@ status() { busybox grep "^$1:" /proc/self/status | busybox cut -f2; }
 caps=$(status CapEff); new=$(status NoNewPrivs)
 echo "identity: {\\"uid\\": $(busybox id -u), \\"capabilities\\": \\"$caps\\", \\"no_new_privileges\\": \\"$new\\"}"
 """
-
-
-def load(path: Path, name: str) -> ModuleType:
-    """A module of another folder of tests."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-contract = load(CONTRACT / "kubeflow/conftest.py", "cluster_tests_kubeflow_api")
-local_server = load(CONTRACT / "conftest.py", "cluster_tests_local_server")
-LOCAL_RUN = """
-import json, sys
-from pathlib import Path
-from rich.console import Console
-from kfp_hybrid.cli.options import cache_folder
-from kfp_hybrid.package import Package
-from kfp_hybrid.targets.local import LocalTarget
-
-target = LocalTarget(cache_folder(), "local")
-target.folder = Path("runs").absolute()
-package = Package.load(Path(sys.argv[1]))
-run = target.run(package, json.loads(sys.argv[2]), Console(stderr=True))
-paths = {step: {name: value.path for name, value in outputs.items() if hasattr(value, "path")}
-         for step, outputs in run.outputs.items()}
-print(json.dumps({"folder": str(run.folder), "outputs": paths}))
-"""
-
-
-class Api(contract.Installation):
-    """The part of the API that the suite needs beyond the contract tests': what deletes, and logs of real pods."""
-
-    def __init__(self, core: client.CoreV1Api, namespace: str) -> None:
-        super().__init__()
-        self.namespaces = {namespace}
-        self._core = core
-        self._namespace = namespace
-
-    def route(self, request: Any) -> Any:
-        parts = request.path.removeprefix(contract.API).strip("/").split("/")
-        tables = {"runs": self.runs, "experiments": self.experiments, "pipelines": self.pipelines}
-        if request.path == "/k8s/pod/logs":
-            return self._logs_of_pod(request)
-        if request.method != "DELETE" or parts[0] == "recurringruns":
-            return super().route(request)
-        table = self.versions if "versions" in parts else tables[parts[0]]
-        if parts[-1] not in table:
-            return contract.error(404, 5, f"Failed to delete: {parts[-1]} not found")
-        if parts[0] == "runs":
-            delete_pods(self._core, self._namespace, parts[-1])
-        del table[parts[-1]]
-        return 200, {}
-
-    def _logs_of_pod(self, request: Any) -> Any:
-        contract.only(request.query, {"podname", "runid", "podnamespace", "createdat"})
-        try:
-            return 200, self._core.read_namespaced_pod_log(request.query["podname"], request.query["podnamespace"])
-        except ApiException:
-            return 500, "Could not get main container logs: Error: Unable to retrieve workflow status"
-
-
-contract.ROUTES.append(("DELETE", rf"{contract.API}/recurringruns/([^/]+)", contract.Installation.delete_schedule))
-
-
-def delete_pods(core: client.CoreV1Api, namespace: str, run_id: str) -> None:
-    """What Kubernetes does when the workflow of a run goes."""
-    for pod in core.list_namespaced_pod(namespace, label_selector=f"pipeline/runid={run_id}").items:
-        with contextlib.suppress(ApiException):
-            core.delete_namespaced_pod(pod.metadata.name, namespace)
-
-
-@dataclass
-class Result:
-    """What a step of a run on this machine came to."""
-
-    state: str
-    outputs: dict[str, str]
-    """The path of each artifact."""
-    log: str
-
-    @property
-    def identity(self) -> str:
-        """The same for a result that was taken from the cache as for the one that it was taken from."""
-        return json.dumps(self.outputs, sort_keys=True)
-
-
-class Results:
-    """Runs packages on this machine.
-
-    Args:
-        folder: Keeps the runs, and the results of steps for later runs.
-        environments: The environments of steps that this machine has.
-    """
-
-    def __init__(self, folder: Path, environments: Path) -> None:
-        self.folder = folder
-        (folder / "cache").mkdir(parents=True, exist_ok=True)
-        environments.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            (folder / "cache/environments").symlink_to(environments)
-        self._one_at_a_time = threading.Lock()
-
-    def of(self, package: Path, parameters: dict[str, Any], variables: dict[str, str]) -> dict[str, Result]:
-        """Run a package to its end.
-
-        Args:
-            package: The file.
-            parameters: The values of its parameters.
-            variables: Environment variables of the steps.
-        """
-        environ = {**os.environ, **variables, "KFP_HYBRID_CACHE": str(self.folder / "cache")}
-        for name in ("KUBECONFIG", "KFP_HYBRID_TARGET", "KFP_HYBRID_CONFIG"):
-            environ.pop(name, None)
-        command = [sys.executable, "-c", LOCAL_RUN, package, json.dumps(parameters)]
-        with self._one_at_a_time:
-            done = subprocess.run(command, cwd=self.folder, env=environ, stdout=subprocess.PIPE, text=True)
-        assert done.returncode == 0, done.stdout
-        run = json.loads(done.stdout.splitlines()[-1])
-        record = json.loads((Path(run["folder"]) / "run.json").read_text())
-        return {step["name"]: self._result(step, run) for step in record["steps"]}
-
-    def _result(self, step: dict[str, Any], run: dict[str, Any]) -> Result:
-        """A step; the log of one that was taken from the cache is that of the run in which it was computed."""
-        outputs = run["outputs"].get(step["name"], {})
-        folder = Path(run["folder"])
-        if step["state"] == "cached" and outputs:
-            folder = Path(next(iter(outputs.values()))).parents[3]
-        log = folder / "logs" / f"{step['name']}.log"
-        return Result(step["state"], outputs, log.read_text() if log.exists() else "")
 
 
 class Player(threading.Thread):
@@ -457,19 +309,3 @@ def fnv1a(text: str) -> int:
     for byte in text.encode():
         value = ((value ^ byte) * 16777619) % 2**32
     return value
-
-
-@contextlib.contextmanager
-def playing(player: Player, folder: Path) -> Iterator[str]:
-    """Serve a player's API on this machine; gives its address."""
-    folder.mkdir()
-    server = local_server.LocalServer(player.api, None, folder)
-    player.api.served = server
-    player.start()
-    try:
-        yield server.url
-    finally:
-        player.stop()
-        server.stop()
-        shutil.rmtree(folder)
-        assert not server.errors, server.errors
