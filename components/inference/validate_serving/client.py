@@ -114,7 +114,8 @@ def read_scores(reply: Reply, count: int) -> np.ndarray:
     """
     try:
         predictions = json.loads(reply.body)["predictions"]
-        scores = np.array([_row_of_scores(each) for each in predictions], np.float64)
+        # Models compute float32, of which JSON has the shortest text: only as float32 it is the number that was meant.
+        scores = np.array([_row_of_scores(each) for each in predictions], np.float32).astype(np.float64)
     except (ValueError, KeyError, TypeError) as error:
         raise RefusedError(f"an answer without scores ({error}): {reply.describe()}") from None
     if scores.ndim != 2 or len(scores) != count:

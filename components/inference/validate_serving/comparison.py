@@ -50,8 +50,13 @@ class Comparison:
 
     @property
     def mean_difference(self) -> float:
-        """The mean difference of the rows."""
-        return float(self.differences.mean()) if self.rows else 0.0
+        """The mean difference of the rows, in the unit in which export_tflite limits it.
+
+        For a regression these are standard deviations of the reference, so that a limit needs no unit.
+        """
+        if self.answer is None or self.answer.task != "regression":
+            return float(self.differences.mean())
+        return float(np.abs(self.scores - self.reference).mean()) / (float(np.std(self.reference)) or 1.0)
 
     @property
     def worst_row(self) -> int:

@@ -17,6 +17,7 @@ Row = Mapping[str, Any]
 
 REFUSED = "a status 4xx"
 SURVIVED = "scores or a status 4xx"
+MOST_UNANSWERED = 10  # then it is enough: each may take as long as a request is allowed to
 DEPTH = 100_000
 LONG_TEXT = 1 << 20  # characters
 MANY_FEATURES = 200  # of more, only the first are taken one by one
@@ -93,7 +94,7 @@ def try_requests(server: Server, requests: Iterator[HostileRequest], good: Row) 
         good: The row that has to get the same score before and after.
 
     Raises:
-        ServingFailure: it died, or does not answer the good row as before.
+        ServingFailure: it died, or does not answer the good row as before, or many requests at all.
     """
     expected, outcomes, last = _score(server, good), [], ""
     for request in requests:
@@ -106,6 +107,11 @@ def try_requests(server: Server, requests: Iterator[HostileRequest], good: Row) 
             raise ServingFailure(f"{failure}, after this request: {request.group}, {request.what}") from None
         outcomes.append(Outcome(request, reply, _problem(request, reply)))
         last = request.group
+        if sum(not outcome.reply.status for outcome in outcomes) >= MOST_UNANSWERED:
+            raise ServingFailure(
+                f"{MOST_UNANSWERED} hostile requests got no answer, the last one ({last}: {request.what}): "
+                f"{reply.describe()}"
+            )
     _require_same(server, good, expected, last)
     return outcomes
 

@@ -63,10 +63,6 @@ class Server:
         """Bytes of memory that its processes hold (resident set size)."""
         return sum(map(_resident_bytes, _processes_of_group(self.process.pid)))
 
-    def peak_memory(self) -> int:
-        """The most bytes that its processes have held so far, each at its own peak."""
-        return sum(_resident_bytes(process, "VmHWM") for process in _processes_of_group(self.process.pid))
-
 
 @contextlib.contextmanager
 def serve(request: Request, candidate: Candidate) -> Iterator[Server]:
@@ -147,9 +143,9 @@ def _processes_of_group(group: int) -> list[int]:
     return found
 
 
-def _resident_bytes(process: int, field: str = "VmRSS") -> int:
+def _resident_bytes(process: int) -> int:
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith(f"{field}:"):
+            if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
     return 0

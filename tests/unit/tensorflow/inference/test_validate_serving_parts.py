@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from kfp_hybrid.components.inference.validate_serving import hostile_requests as hostile
 from kfp_hybrid.components.inference.validate_serving.checks import FAILED, PASSED, REPORTED, explain, judge
-from kfp_hybrid.components.inference.validate_serving.client import Client, RefusedError
+from kfp_hybrid.components.inference.validate_serving.client import Client, RefusedError, Reply, read_scores
 from kfp_hybrid.components.inference.validate_serving.comparison import Comparison
 from kfp_hybrid.components.inference.validate_serving.hostile_requests import hostile_requests, try_requests
 from kfp_hybrid.components.inference.validate_serving.latency import measure_latency
@@ -59,6 +60,15 @@ def test_a_score_on_one_side_only_differs_by_infinity_and_none_on_both_by_nothin
     nan = float("nan")
     found = Comparison(np.array([[nan], [nan], [0.5]]), np.array([[nan], [0.5], [nan]]), None)
     assert found.differences.tolist() == [0, np.inf, np.inf]
+
+
+def test_the_mean_difference_of_a_regression_needs_no_unit():
+    reference = np.array([[-40.0], [0.0], [40.0]])
+    minutes, seconds = (
+        Comparison(unit * (reference + 3), unit * reference, Answer("regression", "delay", ())) for unit in (1, 60)
+    )
+    assert minutes.mean_difference == pytest.approx(seconds.mean_difference)
+    assert minutes.mean_difference == pytest.approx(3 / np.std(reference))
 
 
 def test_a_limit_of_0_reports_and_any_other_judges():
@@ -147,6 +157,13 @@ def test_a_server_that_refuses_or_answers_everything_has_no_problems(bad_server)
     }  # fmt: skip
 
 
+@given(st.floats(0, 1, width=32))
+def test_a_score_is_read_as_the_float32_that_was_computed(score):
+    text = np.format_float_positional(np.float32(score), unique=True, trim="0")
+    reply = Reply(200, f'{{"predictions": [{text}]}}'.encode())
+    assert read_scores(reply, 1).tolist() == [[score]]
+
+
 @pytest.mark.parametrize(
     ("mode", "group", "problem"),
     [("error", "null", "got status 500: it failed, instead of"),
@@ -163,6 +180,12 @@ def test_what_a_server_handles_wrongly_is_told_with_the_request(bad_server, mode
 def test_a_server_that_dies_of_a_request_is_told_with_that_request(bad_server):
     with pytest.raises(ServingFailure, match=r"ended with status 3.*, after this request: null, carrier is null"):
         attack(bad_server("crash"))
+
+
+def test_a_server_that_answers_no_more_is_not_asked_forever(bad_server, monkeypatch):
+    monkeypatch.setattr(hostile, "MOST_UNANSWERED", 2)
+    with pytest.raises(ServingFailure, match=r"2 hostile requests got no answer, the last one \(null: "):
+        attack(bad_server("drop"))
 
 
 def test_a_server_that_answers_otherwise_after_bad_requests_is_found(bad_server):
