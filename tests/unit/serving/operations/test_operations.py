@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -163,6 +165,18 @@ def test_known_keys_are_answered_from_a_table_and_all_else_by_the_model(tmp_path
         assert running.metric("table_rows_total", found="miss") == 3
         running.post("/admin/reload", {"version": "2"}, running.admin)
         assert running.predict({"id": 7, "x": 5, "colour": "red"}) == [2007]  # the table is not of this version
+
+
+def test_every_metric_is_described(tmp_path, versions):
+    page = (Path(__file__).parents[4] / "docs/serving-operations.md").read_text()
+    described = set(re.findall(r"`(\w+)`", page[page.index("## Metrics") :]))
+    write_table(tmp_path / "table", "1")
+    with server(tmp_path, "--table", tmp_path / "table", "--record", tmp_path / "log") as running:
+        families = text_string_to_metric_families(running.get("/metrics"))
+        own = {family.name: family.type for family in families if family.name.startswith("kfp_hybrid_serving_")}
+    names = {name.removeprefix("kfp_hybrid_serving_") + "_total" * (own[name] == "counter") for name in own}
+    assert len(names) > 10
+    assert names - described == set()
 
 
 WRONG = {
