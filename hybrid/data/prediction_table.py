@@ -134,7 +134,7 @@ class PredictionTable:
     @cached_property
     def _views(self) -> tuple[memoryview, memoryview, memoryview]:
         """The hashes, the offsets and the keys."""
-        hashes, offsets, keys = (memoryview(self._map(name)) for name in (HASHES, OFFSETS, KEYS))
+        hashes, offsets, keys = (self._map(name).data for name in (HASHES, OFFSETS, KEYS))
         return hashes, offsets, keys
 
     def _map(self, name: str) -> Array:
