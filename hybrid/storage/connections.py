@@ -29,6 +29,7 @@ from kfp_hybrid.storage.certificates import ca_bundle
 
 CONNECT_SECONDS = 10.0
 SILENT_SECONDS = 60.0  # for which a server may neither take nor send a byte
+LONG_SILENT_SECONDS = 600.0  # the same while it puts the parts of a large object together, or deletes a thousand
 PIECE_BYTES = 1 << 20
 
 
@@ -77,6 +78,7 @@ class Connections:
         with _errors_of_urllib3(parts.netloc):
             connection = _take(idle) or self._open(parts.scheme, parts.hostname or "", parts.port)
             try:
+                connection.sock.settimeout(LONG_SILENT_SECONDS if method == "POST" else SILENT_SECONDS)
                 target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
                 connection.request(method, target, _in_pieces(body), headers)
                 response = connection.getresponse()
@@ -110,7 +112,6 @@ class Connections:
             raise ConnectTimeoutError(f"{host} does not answer within {CONNECT_SECONDS:g} s") from error
         except OSError as error:
             raise NewConnectionError(connection, str(error)) from error  # type: ignore[arg-type]
-        connection.sock.settimeout(SILENT_SECONDS)
         return connection
 
 
@@ -144,6 +145,6 @@ def _errors_of_urllib3(host: str) -> Iterator[None]:
     except ssl.SSLError as error:
         raise SSLError(error) from error
     except TimeoutError as error:
-        raise ReadTimeoutError(None, host, f"{host} was silent for {SILENT_SECONDS:g} s") from error  # type: ignore[arg-type]
+        raise ReadTimeoutError(None, host, f"{host} was silent for too long") from error  # type: ignore[arg-type]
     except (OSError, HTTPException) as error:
         raise ProtocolError(f"the connection to {host} broke off", error) from error

@@ -95,7 +95,6 @@ class S3Store(Store):
 
     def write(self, key: str, content: BinaryIO, like: Entry, condition: Condition | None = None) -> Entry:
         """See `Store.write`. Large objects go up in parts and appear when all are there."""
-        name = self.location.key(key)
         hashing = HashingStream(content, like, self.uri_of(key))
         with self._explained(key):
             if like.size <= PART_BYTES:
@@ -106,11 +105,7 @@ class S3Store(Store):
             else:
                 if condition:
                     raise ValueError("only objects of one part can be written under a condition")
-                part = max(PART_BYTES, math.ceil(like.size / PARTS))
-                etag = self._client.put_object(
-                    *(self._bucket, name, hashing, like.size),  # type: ignore[arg-type]
-                    part_size=part, num_parallel_uploads=PARALLEL_PARTS, metadata=dict(metadata_of(like)),
-                ).etag  # fmt: skip
+                etag = self._put_parts(key, hashing, like)
         return Entry(key, like.size, _tag(etag), None, hashing.sha256, origin=like.origin)
 
     def _put(self, key: str, data: bytes, metadata: dict[str, str], condition: Condition | None) -> str | None:
@@ -125,6 +120,19 @@ class S3Store(Store):
         headers: dict[str, Any] = {f"x-amz-meta-{note}": value for note, value in metadata.items()}
         headers |= {"If-Match": f'"{condition.tag}"'} if condition.tag else {"If-None-Match": "*"}
         return self._client._put_object(self._bucket, name, data, headers).etag  # no public method sends conditions
+
+    def _put_parts(self, key: str, content: HashingStream, like: Entry) -> str | None:
+        part = max(PART_BYTES, math.ceil(like.size / PARTS))
+        try:
+            return self._client.put_object(
+                *(self._bucket, self.location.key(key), content, like.size),  # type: ignore[arg-type]
+                part_size=part, num_parallel_uploads=PARALLEL_PARTS, metadata=dict(metadata_of(like)),
+            ).etag  # fmt: skip
+        except S3Error as error:  # also when it was completed already and only the answer to that was lost
+            found = self.stat(key) if error.code == "NoSuchUpload" and like.sha256 else None
+            if found is None or (found.size, found.sha256) != (like.size, like.sha256):
+                raise
+            return found.tag
 
     def delete(self, keys: Iterable[str]) -> None:
         """See `Store.delete`."""

@@ -46,6 +46,16 @@ def test_what_passes_is_tried_again(request, kind, name, caplog):
         assert any(re.search(r"failed \(.+\).* for at most 60 s", record.getMessage()) for record in said)
 
 
+def test_an_upload_whose_last_answer_is_lost_is_known_to_be_complete(faults, s3, tmp_path):
+    """Asked again, the store knows no such upload any more."""
+    is_last = lambda request: request.method == "POST" and "uploadId=" in request.path  # noqa: E731
+    faults.fault = times(1, CutAnswer(0), is_last)
+    (tmp_path / "large").write_bytes(LARGE)
+    assert storage.upload(tmp_path / "large", f"{s3}/large").copied == 1
+    assert sum(1 for request in faults.requests if is_last(request)) == 2
+    assert storage.open_store(s3).read("large") == LARGE
+
+
 def test_an_upload_whose_bytes_change_on_the_way_is_refused_by_the_store(faults, s3):
     faults.fault = lambda request: Garbled() if request.method == "PUT" else None
     for size in (7, len(LARGE)):
