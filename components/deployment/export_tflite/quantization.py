@@ -119,8 +119,8 @@ def _calibrate(float32: bytes, recipe: "RecipeManager", calibration: Inputs) -> 
     """The range of every tensor over all rows.
 
     `Quantizer.calibrate` would average the ranges of the batches instead. A tensor with one value per row, such as the
-    logit of a binary model, has a range of no width in a batch of one row, and so has the average: the model then
-    gives the same score to almost every row, without any error.
+    logit of a binary model, has a range of no width in a batch of one row, and the average is far too narrow: the model
+    then gives wrong scores, without any error.
     """
     from ai_edge_quantizer.calibrator import Calibrator
     from ai_edge_quantizer.utils.qsv_utils import min_max_update
