@@ -61,7 +61,7 @@ def write_report(
         facts={
             "Served": f"{candidate.files.path.name}, {candidate.engine}, sha256 {candidate.files.digest[:12]}",
             "Server": f"python -m kfp_hybrid.serving, with the options {json.dumps(list(request.server_options))}",
-            "Rows": f"{number(findings.sample and len(findings.sample.rows))} of split {request.split} of "
+            "Rows": f"{number(len(findings.sample.rows) if findings.sample else 0)} of split {request.split} of "
             f"{request.examples.path}, spread over the split; {request.batch_rows} in one request",
             "Latency": f"{request.requests} requests of one row over loopback, {request.concurrency} at a time, from "
             "another process of the same machine",
