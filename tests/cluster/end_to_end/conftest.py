@@ -16,7 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from end_to_end_suite import cleaning, settings
-from end_to_end_suite.pods import Pods
+from end_to_end_suite.pods import Pods, Secrets
 from end_to_end_suite.store import SECRET_FOLDER, NoStore, RunStore, connect, core_of
 from end_to_end_suite.suite import SMALL, Suite
 
@@ -120,10 +120,10 @@ def storage_secret(target: KubeflowTarget) -> KubernetesSecret:
 
 
 @pytest.fixture(scope="session")
-def known_secrets(target: KubeflowTarget, store: RunStore) -> set[str]:
+def known_secrets(target: KubeflowTarget, store: RunStore) -> Secrets:
     """Values that must never be seen: the key of the object store, the token of the sign-in."""
     auth = target.profile.auth
-    found = store.secrets | ({auth.token()} if isinstance(auth, TokenAuth) else set())
+    found = Secrets([*store.secrets, *([auth.token()] if isinstance(auth, TokenAuth) else [])])
     if not found:
         pytest.skip("no credentials are known: set AWS_SECRET_ACCESS_KEY, or KUBECONFIG to read them in the cluster")
     return found

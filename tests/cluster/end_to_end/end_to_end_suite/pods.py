@@ -119,7 +119,14 @@ def rights_of_root(pod: Pod) -> list[str]:
     return found
 
 
-def shown_secrets(text: str, secrets: set[str]) -> bool:
+class Secrets(frozenset[str]):
+    """Values that must not be seen, nor in what pytest prints of a failure."""
+
+    def __repr__(self) -> str:
+        return f"{len(self)} secrets"
+
+
+def shown_secrets(text: str, secrets: Secrets) -> bool:
     """Whether a text holds a secret, as it is or in base64."""
     forms = {form for secret in secrets for form in (secret, base64.b64encode(secret.encode()).decode().rstrip("="))}
     return any(form in text for form in forms)

@@ -3,7 +3,7 @@
 import base64
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -12,6 +12,7 @@ import yaml
 from kubernetes import client, config
 from kubernetes.client import ApiException, CoreV1Api
 
+from end_to_end_suite.pods import Secrets
 from kfp_hybrid import storage
 from kfp_hybrid.profiles.models import PortForwardAuth
 from kfp_hybrid.targets.kubeflow import KubeflowTarget
@@ -53,7 +54,7 @@ class RunStore:
 
     store: storage.Store
     root: str
-    secrets: set[str] = field(default_factory=set)
+    secrets: Secrets
 
     def keys(self, pipeline: str, run_id: str, step: str = "") -> list[str]:
         """The objects that a run, or a step of it, has written."""
@@ -102,10 +103,10 @@ def connect(target: KubeflowTarget, environ: Mapping[str, str], folder: Path) ->
     launcher = _config_map(core, target.client.cluster_namespace) if core else {}
     root = target.profile.pipeline_root or launcher.get("defaultPipelineRoot") or DEFAULT_ROOT
     if address := environ.get(ADDRESS):
-        known = {environ[name] for name in SECRET_VARIABLES if environ.get(name)}
+        known = Secrets(environ[name] for name in SECRET_VARIABLES if environ.get(name))
         return RunStore(storage.open_store(address), root, known)
     if root.startswith("gs://"):
-        return RunStore(storage.open_store(root), root)
+        return RunStore(storage.open_store(root), root, Secrets())
     if core is None:
         raise NoStore(f"the object store is not known: {HOW}; or set KUBECONFIG, to find it in the cluster")
     return _in_cluster(target, core, root, _provider(launcher, root), folder)
@@ -160,7 +161,7 @@ def _in_cluster(target: KubeflowTarget, core: CoreV1Api, root: str, provider: di
         os.environ[SECRET_FOLDER] = str(folder)
     place = root.partition("?")[0].partition("://")[2]
     return RunStore(
-        storage.open_store(f"s3://{place}?{urlencode(options)}"), root, {keys["secretkey"]} if keys else set()
+        storage.open_store(f"s3://{place}?{urlencode(options)}"), root, Secrets([keys["secretkey"]] if keys else [])
     )
 
 
