@@ -29,7 +29,7 @@ from kfp_hybrid.storage.certificates import ca_bundle
 
 CONNECT_SECONDS = 10.0
 SILENT_SECONDS = 60.0  # for which a server may neither take nor send a byte
-LONG_SILENT_SECONDS = 600.0  # the same while it puts the parts of a large object together, or deletes a thousand
+LONG_SILENT_SECONDS = 300.0  # the same while it stores a part, which may wait for others, or puts all together
 PIECE_BYTES = 1 << 20
 
 
@@ -78,7 +78,7 @@ class Connections:
         with _errors_of_urllib3(parts.netloc):
             connection = _take(idle) or self._open(parts.scheme, parts.hostname or "", parts.port)
             try:
-                connection.sock.settimeout(LONG_SILENT_SECONDS if method == "POST" else SILENT_SECONDS)
+                connection.sock.settimeout(LONG_SILENT_SECONDS if method in ("PUT", "POST") else SILENT_SECONDS)
                 target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
                 connection.request(method, target, _in_pieces(body), headers)
                 response = connection.getresponse()
