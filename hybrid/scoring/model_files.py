@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from kfp_hybrid.components.deployment.push_model import content
-from kfp_hybrid.components.deployment.push_model.versions import LATEST, MANIFEST
+from kfp_hybrid.components.deployment.push_model.versions import EDGE, LATEST, MANIFEST
+from kfp_hybrid.edge import bundle as edge
 from kfp_hybrid.step import StepError
 
 POINTER = "pushed.json"
+SAVED_MODEL = "saved_model.pb"
 DIGITS = 12  # of the digest, where a model has no version number
 
 
@@ -30,6 +32,16 @@ class ModelFiles:
     path: Path
     version: str
     digest: str
+
+    @property
+    def saved_model(self) -> Path | None:
+        """The folder of the SavedModel, if there is one."""
+        return self.path if (self.path / SAVED_MODEL).is_file() else None
+
+    @property
+    def bundle(self) -> Path | None:
+        """The folder of the edge bundle, if there is one."""
+        return next((path for path in (self.path / EDGE, self.path) if (path / edge.MODEL).is_file()), None)
 
 
 @contextlib.contextmanager
@@ -64,6 +76,7 @@ def version_files(place: str, version: str) -> Iterator[ModelFiles]:
 def _checked(folder: Path) -> ModelFiles:
     if not folder.is_dir():
         raise StepError(f"there is no model at {folder}; it was retired, or this step cannot see the directory")
+    _require_model(folder)
     try:
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): content.checksum(path) for path in paths}
@@ -74,6 +87,14 @@ def _checked(folder: Path) -> ModelFiles:
     if manifest and manifest.get("digest") != digest:
         raise StepError(f"the files in {folder} are not those that were published; use another version")
     return ModelFiles(folder, str(manifest.get("version", digest[:DIGITS])), digest)
+
+
+def _require_model(folder: Path) -> None:
+    """Refuse a folder that is no model before all of its files are read: it may be somebody's home."""
+    signs = (SAVED_MODEL, edge.MODEL, f"{EDGE}/{edge.MODEL}")
+    # An edge bundle that is damaged or was not made says more about itself when it is opened.
+    if not any((folder / name).is_file() for name in (*signs, edge.MANIFEST, edge.REJECTED)):
+        raise StepError(f"{folder} is neither a SavedModel nor an edge bundle: it has none of {', '.join(signs)}")
 
 
 def _folder(artifact: Path, stack: contextlib.ExitStack) -> Path:

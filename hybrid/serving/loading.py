@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from kfp_hybrid import storage
-from kfp_hybrid.components.deployment.push_model.versions import EDGE, LATEST
+from kfp_hybrid.components.deployment.push_model.versions import LATEST
 from kfp_hybrid.edge import bundle as edge
-from kfp_hybrid.scoring.model_files import POINTER, ModelFiles, model_files, version_files
+from kfp_hybrid.scoring.model_files import POINTER, SAVED_MODEL, ModelFiles, model_files, version_files
 from kfp_hybrid.serving.servable import Array, LiteRTServable, Servable
 from kfp_hybrid.step import StepError
 
-SAVED_MODEL = "saved_model.pb"
 GPU_DEVICE = Path("/dev/nvidiactl")
 
 log = logging.getLogger(__name__)
@@ -87,12 +86,7 @@ class ModelSource:
 
     def _open(self, files: ModelFiles, version: str) -> Servable:
         """Choose the engine, and open the model with it."""
-        bundle = next((path for path in (files.path, files.path / EDGE) if (path / edge.MODEL).is_file()), None)
-        saved = (files.path / SAVED_MODEL).is_file()
-        if bundle is None and not saved:
-            raise StepError(
-                f"{files.path} is neither a SavedModel nor an edge bundle: no {SAVED_MODEL} and no {edge.MODEL}"
-            )
+        bundle, saved = files.bundle, files.saved_model
         identity: tuple[str, str, str] = (self._name, version or files.version, files.digest)
         engine = self._engine
         if engine == "auto":

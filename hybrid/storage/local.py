@@ -58,7 +58,11 @@ class LocalStore(Store):
 
     def folders(self) -> list[str]:
         """See `Store.folders`."""
-        return sorted({entry.key.partition("/")[0] for entry in self.entries() if "/" in entry.key})
+        if not self._root.is_dir():
+            return []
+        with _reading(self._root):
+            below = [Path(entry.path) for entry in os.scandir(self._root) if entry.is_dir(follow_symlinks=False)]
+        return sorted(path.name for path in below if next(_files(path), None))
 
     def stat(self, key: str) -> Entry | None:
         """See `Store.stat`; digests are not known without reading, see `digests`."""

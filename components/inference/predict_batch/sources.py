@@ -8,16 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from kfp_hybrid.components.deployment.push_model.versions import EDGE
 from kfp_hybrid.components.inference.predict_batch import predictors
 from kfp_hybrid.components.inference.predict_batch.predictors import Predictor, Tally
-from kfp_hybrid.edge import bundle as edge
 from kfp_hybrid.scoring.answer import Answer, find_answer
 from kfp_hybrid.scoring.model_files import ModelFiles, model_files
 from kfp_hybrid.scoring.saved_model import saved_preprocessing
 from kfp_hybrid.step import StepError
-
-SAVED_MODEL = "saved_model.pb"
 
 
 @dataclass(frozen=True)
@@ -66,14 +62,10 @@ def find_source(model: Path | None, bundle: Path | None, stack: contextlib.ExitS
     files = stack.enter_context(model_files(model)) if model else None
     if bundle:
         edge_files = stack.enter_context(model_files(bundle))
-        return Source(edge_files, _bundle_folder(edge_files.path), files)
+        return Source(edge_files, edge_files.bundle or edge_files.path, files)
     if files is None:
         raise StepError("there is nothing to predict with; give model, bundle or both")
-    if (files.path / SAVED_MODEL).is_file():
-        return Source(files)
-    if (files.path / edge.MODEL).is_file() or (files.path / EDGE / edge.MODEL).is_file():
-        return Source(files, _bundle_folder(files.path))
-    raise StepError(f"{files.path} is neither a SavedModel nor an edge bundle: no {SAVED_MODEL} and no {edge.MODEL}")
+    return Source(files) if files.saved_model else Source(files, files.bundle or files.path)
 
 
 def open_source(
@@ -115,10 +107,6 @@ def open_source(
         return Opened(signature, own, _outputs(signature, own, sample))
     faster, difference = predictors.faster_if_equal(signature, core, sample)
     return Opened(faster, own, _outputs(faster, own, sample), difference)
-
-
-def _bundle_folder(path: Path) -> Path:
-    return path / EDGE if (path / EDGE).is_dir() else path
 
 
 def _outputs(predictor: Predictor, answer: Answer | None, sample: pa.RecordBatch | None) -> int:

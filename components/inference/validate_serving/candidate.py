@@ -22,7 +22,6 @@ from kfp_hybrid.scoring.model_files import ModelFiles, model_files
 from kfp_hybrid.scoring.saved_model import saved_preprocessing
 from kfp_hybrid.step import StepError
 
-SAVED_MODEL = "saved_model.pb"
 LITERT, TENSORFLOW = "litert", "tensorflow"
 ROOM = 1.5  # how much more than what the export measured an exported model may differ from its source
 
@@ -32,15 +31,11 @@ class Candidate:
     """A model as it will be published.
 
     Attributes:
-        files: The folder that the server gets.
-        saved_model: The SavedModel in it, if any.
-        bundle: The edge bundle in it, if any.
+        files: The folder that the server gets, with a SavedModel, an edge bundle or both.
         engine: What computes in the server: `LITERT` or `TENSORFLOW`.
     """
 
     files: ModelFiles
-    saved_model: Path | None
-    bundle: Path | None
     engine: str
 
 
@@ -83,19 +78,14 @@ def find_candidate(model: Path | None, bundle: Path | None, engine: str, stack: 
         _lay_out(*parts, folder)
         model = folder
     files = stack.enter_context(model_files(model or bundle))  # type: ignore[arg-type]
-    saved_model = files.path if (files.path / SAVED_MODEL).is_file() else None
-    found = next((path for path in (files.path / EDGE, files.path) if (path / edge.MODEL).is_file()), None)
-    if saved_model is None and found is None:
-        raise StepError(f"{files.path} is neither a SavedModel nor an edge bundle; give what train_model or "
-                        "export_tflite put out")  # fmt: skip
-    if engine == TENSORFLOW and saved_model is None:
+    if engine == TENSORFLOW and files.saved_model is None:
         raise StepError(f"engine is {engine}, but {files.path} holds no SavedModel; give model, or take engine=litert")
-    if engine == LITERT and found is None:
+    if engine == LITERT and files.bundle is None:
         raise StepError(
             f"engine is {engine}, but {files.path} holds no edge bundle; give bundle, as export_tflite makes"
         )
-    computes = engine if engine != "auto" else LITERT if found else TENSORFLOW
-    return Candidate(files, saved_model, found, computes)
+    computes = engine if engine != "auto" else LITERT if files.bundle else TENSORFLOW
+    return Candidate(files, computes)
 
 
 def _lay_out(model: Path, bundle: Path, folder: Path) -> None:

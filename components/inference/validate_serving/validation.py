@@ -87,10 +87,10 @@ def _validate_candidate(
             findings.offline = _compare(scores, offline, sample.batch, "the offline prediction")
         limits = request.limits.difference, request.limits.changed_fraction
         findings.checks.append(_agreement(OFFLINE, findings.offline, sample, "offline", *limits, worst=True))
-        if source and candidate.bundle:
+        if source and candidate.files.bundle:
             with findings.looking_at(SOURCE):
                 findings.source = _compare(scores, source, sample.batch, "the SavedModel")
-            allowed = agreement_limits(candidate.bundle)
+            allowed = agreement_limits(candidate.files.bundle)
             findings.checks.append(
                 _agreement(SOURCE, findings.source, sample, "by the SavedModel", *allowed, worst=False)
             )
@@ -102,10 +102,10 @@ def _validate_candidate(
 def _open_offline(request: Request, candidate: Candidate) -> tuple[Offline, Offline | None]:
     """The candidate without a server; for an edge bundle also the SavedModel that it was made of."""
     try:
-        saved = candidate.saved_model
+        saved = candidate.files.saved_model
         source = open_saved_model(saved, request.task, request.classes) if saved else None
-        if candidate.engine == LITERT and candidate.bundle:
-            offline = open_bundle(candidate.bundle)
+        if candidate.engine == LITERT and candidate.files.bundle:
+            offline = open_bundle(candidate.files.bundle)
         else:
             assert source is not None  # no bundle, so there is a SavedModel
             offline, source = source, None
@@ -119,9 +119,9 @@ def _open_offline(request: Request, candidate: Candidate) -> tuple[Offline, Offl
 
 def _check_samples(request: Request, candidate: Candidate, server: Server, findings: Findings) -> None:
     """The rows that a bundle brings along, with the scores that it had when it was made."""
-    if candidate.engine != LITERT or candidate.bundle is None:
+    if candidate.engine != LITERT or candidate.files.bundle is None:
         return
-    samples = json.loads((candidate.bundle / SAMPLES).read_text(encoding="utf-8"))
+    samples = json.loads((candidate.files.bundle / SAMPLES).read_text(encoding="utf-8"))
     if not samples.get("rows"):
         return
     names = list(samples["rows"])
@@ -135,7 +135,8 @@ def _check_samples(request: Request, candidate: Candidate, server: Server, findi
     differences = np.abs(scores - expected).max(axis=1)
     worst = int(np.argmax(differences))
     row = json.dumps(rows[worst], ensure_ascii=False)
-    allowed = max(request.limits.difference, agreement_limits(candidate.bundle)[0])  # kernels differ between machines
+    # Kernels differ between machines.
+    allowed = max(request.limits.difference, agreement_limits(candidate.files.bundle)[0])
     findings.checks.append(
         judge(SAMPLE_ROWS, float(differences[worst]), allowed, "", f"; worst is sample {worst}, {row}")
     )

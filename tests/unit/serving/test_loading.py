@@ -75,6 +75,14 @@ def test_a_saved_model_is_not_served_where_there_is_no_tensorflow(tmp_path):
         ModelSource(str(tmp_path), "m").load()
 
 
+def test_of_a_folder_that_is_no_model_nothing_is_read(tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "film.mkv").write_bytes(b"large")
+    monkeypatch.setattr(content, "checksum", lambda path: pytest.fail(f"{path} was read"))
+    with pytest.raises(UserError, match=r"neither a SavedModel nor an edge bundle: it has none of saved_model\.pb"):
+        ModelSource(str(tmp_path), "m").load()
+
+
 def test_code_and_pickles_in_the_folder_are_never_touched(tmp_path, bundles):
     shutil.copytree(bundles / "sum", tmp_path / "model")
     for name in ("model.py", "__init__.py", "model.pkl", "sitecustomize.py", "conftest.py"):
