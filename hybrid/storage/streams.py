@@ -121,7 +121,7 @@ class RangeStream(io.RawIOBase):
 class _Around(io.RawIOBase):
     """A stream around another one, at the same position."""
 
-    def __init__(self, content: BinaryIO) -> None:
+    def __init__(self, content: BinaryIO | io.RawIOBase) -> None:
         self._content = content
 
     def readable(self) -> bool:
@@ -178,7 +178,7 @@ class HashingStream(_Around):
         name: what to call it in errors.
     """
 
-    def __init__(self, content: BinaryIO, like: Entry, name: str) -> None:
+    def __init__(self, content: BinaryIO | io.RawIOBase, like: Entry, name: str) -> None:
         super().__init__(content)
         self._like = like
         self._name = name
