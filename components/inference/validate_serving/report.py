@@ -160,7 +160,7 @@ def _worst_rows(comparison: Comparison, sample: Sample) -> list[list[Any]]:
 
 
 def _score_text(scores: Array) -> str:
-    return ", ".join("none" if math.isnan(score) else f"{score:.7g}" for score in scores)
+    return elide(", ".join("none" if math.isnan(score) else f"{score:.7g}" for score in scores), 60)
 
 
 def _groups(outcomes: list[Outcome]) -> list[list[Any]]:
