@@ -119,8 +119,8 @@ def test_a_step_whose_secret_cannot_be_read_fails_in_one_line(server, api, monke
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", REFERENCE)
     with pytest.raises(SystemExit, match="1"), step():
         pytest.fail("the step must not run")
-    last = capfd.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"error: reading the secret {NAME} for AWS_SECRET_ACCESS_KEY: 404")
+    (said,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("error: "))
+    assert said.startswith(f"error: reading the secret {NAME} for AWS_SECRET_ACCESS_KEY: 404")
 
 
 def test_a_step_without_references_imports_no_google_client():

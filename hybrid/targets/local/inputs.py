@@ -30,7 +30,7 @@ def state_of(arguments: Mapping[str, Any]) -> State:
         StorageError: a store does not tell what is there.
     """
     state: State = []
-    for value in arguments.values():
+    for _, value in sorted(arguments.items()):  # kfp hands them over in another order each time
         name = value.uri if isinstance(value, dsl.Artifact) else value
         if isinstance(name, str) and 0 < len(name) < os.pathconf("/", "PC_PATH_MAX") and "\n" not in name:
             state += _state_behind(name)

@@ -14,6 +14,8 @@ from google.auth import jwt
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from kfp_hybrid import images
+
 TOKEN = "a-token"
 ACCOUNT = "pipelines@ml-production.iam.gserviceaccount.com"
 REPOSITORY = "https://europe-west4-kfp.pkg.dev/ml-production/pipelines"
@@ -27,7 +29,7 @@ class FakeGoogle:
         self.bucket = FakeBucket("ml-production-pipelines")
         self.templates = FakeTemplates()
         self.log = FakeLog()
-        self.images = {"ml-production/ml/deployment", "ml-production/ml/tensorflow", "ml-production/ml/validation"}
+        self.images = {f"ml-production/ml/{name}" for name in images.names()}
         self.permissions = ["iam.serviceAccounts.actAs"]
         self.secrets: dict[str, str] = {}
         """secret version -> its state"""

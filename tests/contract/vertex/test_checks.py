@@ -5,6 +5,7 @@ import math
 import pytest
 from fake_google import ACCOUNT, REPOSITORY
 
+from kfp_hybrid import images
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.targets.doctor import CheckWarning
 from kfp_hybrid.targets.vertex import checks
@@ -40,7 +41,7 @@ def test_a_sound_project_passes_every_check_and_nothing_is_left_behind(google, s
     assert not [result for result in found.values() if isinstance(result, UserError)], found
     assert one(found, "service account") == f"you may act as {ACCOUNT}"
     assert one(found, "the image tensorflow") == "sha256:d"
-    assert len(found) == 9
+    assert len(found) == 6 + len(images.names())
     assert google.bucket.objects == {}
 
 

@@ -56,6 +56,13 @@ def test_a_key_changes_with_the_code_and_with_the_arguments(key):
     assert len({key(), key(version="2"), key(a=1), key(a=2)}) == 4
 
 
+def test_a_key_does_not_change_with_the_order_of_the_arguments(key, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    assert key(first=a, second=b) == key(second=b, first=a) != key(first=b, second=a)
+
+
 @pytest.mark.parametrize("spelling", ["{}/data.csv", "{}/*.csv", "{}", "file://{}/data.csv", "file://{}"])
 def test_a_key_changes_with_the_files_that_an_argument_names(key, tmp_path, spelling):
     folder = tmp_path / "in"

@@ -19,7 +19,8 @@ FEATURES = st.one_of(
         lambda values: tf.train.Feature(int64_list=tf.train.Int64List(value=values))
     ),
 )
-ROWS = st.lists(st.dictionaries(st.text(max_size=2), FEATURES, max_size=4), max_size=6)
+NAMES = st.text(max_size=2).filter(lambda name: "\0" not in name)  # where tfx_bsl cuts a name off
+ROWS = st.lists(st.dictionaries(NAMES, FEATURES, max_size=4), max_size=6)
 
 
 def serialize(features):
