@@ -208,7 +208,9 @@ def explain(
     accepted = sum(v.accepted for v in variants if v.quantization in quantizations)
     why = "as wanted"
     if policy in POLICIES:
-        why = f"the {policy} of {accepted} accepted" if accepted else "to fall back on"
+        # Near ties are decided by the other measure, so the chosen one need not lead by itself.
+        place = "the most accurate" if policy == "most-accurate" else f"among the {policy}"
+        why = f"{place} of {accepted} accepted" if accepted else "to fall back on"
     others = ", ".join(f"{v.quantization} {v.size:,}" for v in variants if v.accepted and v is not selected)
     tail = f"; other sizes: {others}" if others else ""
     tail += f"; rejected: {rejected}" if rejected else ""

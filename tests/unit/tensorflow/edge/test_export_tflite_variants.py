@@ -192,7 +192,7 @@ def test_float32_is_the_last_resort_of_a_policy_and_no_competitor(policy):
 def test_the_reason_is_one_sentence_with_the_numbers():
     rejected = Variant("int8", failure="the converter crashed")
     reason = explain([*VARIANTS[:3], rejected], VARIANTS[2], "smallest", NAMES, "eval")
-    assert reason.startswith("accepted: dynamic_range, the smallest of 3 accepted, 1,010 bytes, p50 15 µs")
+    assert reason.startswith("accepted: dynamic_range, among the smallest of 3 accepted, 1,010 bytes, p50 15 µs")
     assert reason.endswith("; rejected: int8 (the converter crashed)")
     assert "on 2 rows of eval; other sizes: float32 " in reason
     assert "\n" not in reason
