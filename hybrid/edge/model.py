@@ -4,6 +4,7 @@
 """
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,12 +19,15 @@ DECISION_THRESHOLD = 0.5
 
 
 class EdgeModel:
-    """A model of an edge bundle.
+    """A model of an edge bundle; several threads may predict at once.
 
     Attributes:
         bundle: the bundle, verified when it was opened.
         task: "binary", "multiclass" or "regression".
+        label: the label column.
         classes: class values in the order of the scores (binary: the second is the positive class); [] for regression.
+        preprocessing: what makes the model's inputs of raw rows; None where they are the columns as they are.
+        inputs: the model's inputs by name: their type and their rank, rows included.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1):
@@ -31,9 +35,13 @@ class EdgeModel:
         constants = bundle.file(PREPROCESSING)
         self.bundle = bundle
         self.task: str = labels["task"]
+        self.label: str = labels["label"]
         self.classes: list[Any] = labels["classes"]
-        self._preprocessing = Preprocessing.load(constants) if constants else None
-        self._model = LiteRTModel(bundle.path / MODEL, threads)
+        self.preprocessing = Preprocessing.load(constants) if constants else None
+        self._content = (bundle.path / MODEL).read_bytes()
+        self._threads = threads
+        self._of_thread = threading.local()  # an interpreter belongs to one thread
+        self.inputs = self._interpreter().inputs
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], threads: int = 1) -> "EdgeModel":
@@ -62,10 +70,27 @@ class EdgeModel:
         """
         if len(lengths := {len(values) for values in rows.values()}) > 1:
             raise StepError(f"the columns have different numbers of rows: {', '.join(map(str, sorted(lengths)))}")
-        inputs = self._preprocessing.transform(rows) if self._preprocessing else plain_inputs(rows, self._model.inputs)
+        inputs = self.inputs_of(rows)
         if not len(next(iter(inputs.values()))):
             return np.empty((0, len(self.classes) if self.task == "multiclass" else 1), np.float32)
-        return self._model.predict(inputs)
+        return self.scores(inputs)
+
+    def inputs_of(self, rows: Any) -> dict[str, np.ndarray]:
+        """The model's inputs, one array [N, ...] for each, of raw rows as for `predict` or in an Arrow record batch.
+
+        Raises:
+            StepError: a column is missing, or holds values of a wrong type.
+        """
+        return self.preprocessing.transform(rows) if self.preprocessing else plain_inputs(rows, self.inputs)
+
+    def scores(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Scores, as `predict` gives them, of the inputs of N >= 1 rows."""
+        return self._interpreter().predict(inputs)
+
+    def _interpreter(self) -> LiteRTModel:
+        if not hasattr(self._of_thread, "model"):
+            self._of_thread.model = LiteRTModel(self._content, self._threads)
+        return self._of_thread.model
 
     def decide(self, rows: Mapping[str, Sequence[Any]]) -> list[Any]:
         """The class of each raw row: probability of at least 0.5, or the most probable of several.

@@ -1,25 +1,21 @@
 """A model that is loaded and ready for rows, whatever runs it."""
 
 import abc
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kfp_hybrid.edge.bundle import LABELS, MODEL, PREPROCESSING, SAMPLES, Bundle
-from kfp_hybrid.edge.litert import LiteRTModel
-from kfp_hybrid.edge.model import decisions, plain_inputs
+from kfp_hybrid.edge.bundle import SAMPLES
+from kfp_hybrid.edge.model import EdgeModel, decisions
 from kfp_hybrid.preprocessing import Preprocessing
 from kfp_hybrid.scoring.answer import Answer
 
 NUMBER = "number"
 TEXT = "text"
 INTEGER_CATEGORY = "integer category"
-
-BATCH_ROWS = 1024  # rows of one invocation of LiteRT
 
 Array = np.ndarray[Any, Any]
 Columns = Mapping[str, Any]
@@ -129,31 +125,22 @@ class LiteRTServable(Servable):
     engine = "litert"
 
     def __init__(self, path: Path, name: str, version: str, sha256: str = "") -> None:
-        bundle = Bundle.open(path)
+        self._model = model = EdgeModel.open(path)
+        bundle = model.bundle
         super().__init__(name, version, sha256 or bundle.sha256)
-        labels, constants = bundle.json(LABELS), bundle.file(PREPROCESSING)
-        self.answer = Answer(labels["task"], labels["label"], tuple(labels["classes"]))
+        self.answer = Answer(model.task, model.label, tuple(model.classes))
         self.outputs = len(self.answer.classes) if self.answer.task == "multiclass" else 1
-        self._content = (bundle.path / MODEL).read_bytes()
-        self._preprocessing = Preprocessing.load(constants) if constants else None
-        self._thread = threading.local()  # an interpreter belongs to one thread
-        self._inputs = self._interpreter().inputs
-        self.features = preprocessed(self._preprocessing) if self._preprocessing else _plain(self._inputs)
+        self.features = preprocessed(model.preprocessing) if model.preprocessing else _plain(model.inputs)
         samples = bundle.json(SAMPLES)
         scores = np.asarray(samples["scores"], np.float32).reshape(-1, self.outputs)
         self.samples = Samples(samples["rows"], scores, 1e-4 if bundle.quantization == "float32" else 0.02)
 
     def predict(self, columns: Columns) -> Array:
         """See `Servable`."""
-        inputs = self._preprocessing.transform(columns) if self._preprocessing else plain_inputs(columns, self._inputs)
+        inputs = self._model.inputs_of(columns)
         if self.on_inputs is not None:
             self.on_inputs(inputs)
-        return self._interpreter().predict(inputs, BATCH_ROWS)
-
-    def _interpreter(self) -> LiteRTModel:
-        if not hasattr(self._thread, "model"):
-            self._thread.model = LiteRTModel(self._content)
-        return self._thread.model
+        return self._model.scores(inputs)
 
 
 def preprocessed(preprocessing: Preprocessing) -> tuple[Feature, ...]:
@@ -170,9 +157,3 @@ def _plain(inputs: Mapping[str, tuple[np.dtype, int]]) -> tuple[Feature, ...]:
         Feature(name, NUMBER, "FP32" if dtype.kind == "f" else "INT64", optional=dtype.kind == "f")
         for name, (dtype, _) in inputs.items()
     )
-
-
-def row_count(columns: Columns) -> int:
-    """The number of rows in columns."""
-    values: Sequence[Any] = next(iter(columns.values()))
-    return len(values)

@@ -7,7 +7,6 @@ on rows of each job. Any other SavedModel is run by `serving_default`.
 
 import contextlib
 import logging
-import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kfp_hybrid.edge.bundle import LABELS, MODEL, PREPROCESSING, Bundle
 from kfp_hybrid.preprocessing import MISSING_ID, OUT_OF_VOCABULARY_ID, Preprocessing
 from kfp_hybrid.quiet_tensorflow import quiet_tensorflow
 from kfp_hybrid.scoring.answer import Answer
@@ -177,28 +175,12 @@ def open_bundle(path: Path, threads: int) -> tuple[PreprocessedPredictor, Answer
     Raises:
         StepError: there is no bundle, or it is damaged.
     """
-    from kfp_hybrid.edge.litert import LiteRTModel
-    from kfp_hybrid.edge.model import plain_inputs
+    from kfp_hybrid.edge.model import EdgeModel
 
-    bundle = Bundle.open(path)
-    labels, constants = bundle.json(LABELS), bundle.file(PREPROCESSING)
-    preprocessing = Preprocessing.load(constants) if constants else None
-    content = (bundle.path / MODEL).read_bytes()
-    inputs = LiteRTModel(content).inputs
-    thread = threading.local()  # an interpreter belongs to one thread
-
-    def run(arrays: Mapping[str, Array]) -> Array:
-        if not hasattr(thread, "model"):
-            thread.model = LiteRTModel(content, threads)
-        return thread.model.predict(arrays)
-
-    predictor = PreprocessedPredictor(
-        preprocessing.features if preprocessing else list(inputs),
-        preprocessing,
-        run,
-        lambda batch: plain_inputs(batch, inputs),
-    )
-    return predictor, Answer(labels["task"], labels["label"], tuple(labels["classes"]))
+    model = EdgeModel.open(path, threads)
+    columns = model.preprocessing.features if model.preprocessing else list(model.inputs)
+    predictor = PreprocessedPredictor(columns, model.preprocessing, model.scores, model.inputs_of)
+    return predictor, Answer(model.task, model.label, tuple(model.classes))
 
 
 def largest_difference(predictor: Predictor, reference: Predictor, rows: pa.RecordBatch) -> float:
