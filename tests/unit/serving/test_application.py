@@ -25,6 +25,10 @@ class Scripted(Servable):
     outputs = 1
     samples = Samples({"x": [0.0]}, None, 0.0)
 
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.go_on = threading.Event()
+
     def predict(self, columns):
         values = np.array(columns["x"], np.float32)
         if -1 in values:
@@ -33,10 +37,20 @@ class Scripted(Servable):
             raise MemoryError("no more memory")
         if -3 in values:
             return values[:0, np.newaxis]
+        if -4 in values:
+            assert self.go_on.wait(60)
+            return values[:, np.newaxis]
         time.sleep(float(values.max(initial=0.0)))
         scores = values[:, np.newaxis].copy()
         scores[scores == 0.25] = np.nan
         return scores
+
+
+def wait_until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -87,13 +101,16 @@ def test_scores_that_are_not_finite_are_null(serve):
 
 
 def test_more_rows_than_may_wait_are_told_to_come_back(serve):
-    _, ask = serve(queue_rows=300)
+    application, ask = serve(queue_rows=300)
+    served = application.router.routes.primary
     with ThreadPoolExecutor(1) as threads:
-        slow = threads.submit(ask, *[1.0] * 299)
-        end = time.monotonic() + 30
-        while (answer := ask(0, 0)).status_code != 429:
-            assert time.monotonic() < end
-        assert answer.headers["retry-after"] == "1"
+        slow = threads.submit(ask, *[-4.0] * 299)
+        try:
+            wait_until(lambda: served.batcher.queued_rows == 299)
+            answer = ask(0, 0)
+        finally:
+            served.servable.go_on.set()
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
         assert slow.result().status_code == 200
     assert ask(0, 0).status_code == 200
 
