@@ -130,17 +130,23 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        if self._refused:
-            return
+        rest = memoryview(data)
+        while rest and not self._refused:
+            rest = self._parse(rest)
+
+    def _parse(self, data: memoryview) -> memoryview:
+        """Parse, and return what another parser has to take."""
         try:
             self._parser.feed_data(data)
             if self._in_headers:
                 self._count_headers(len(data))
         except httptools.HttpParserUpgrade as upgrade:
-            self._stay(data[upgrade.args[0] :])
+            self._stay()
+            return data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             if not self._refused:
                 self._refuse(400, f"this is not HTTP/1.1: {error}")
+        return data[:0]
 
     # What httptools calls.
 
@@ -171,8 +177,11 @@ class Connection(asyncio.Protocol):
         length = exchange.headers.get(b"content-length", b"0")
         if int(length) > self.server.max_body_bytes:
             self._refuse_body()
-        elif exchange.headers.get(b"expect", b"").lower() == b"100-continue" and not self._exchanges:
+        elif exchange.headers.get(b"expect", b"").lower() == b"100-continue" and self._may_go_on():
             self._transport.write(_CONTINUE)
+
+    def _may_go_on(self) -> bool:
+        return not self._exchanges and self._parser.get_http_version() == "1.1"
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -197,7 +206,8 @@ class Connection(asyncio.Protocol):
         if parts:
             exchange.body = parts[0] if len(parts) == 1 else b"".join(parts)
             self._drop_body()
-        exchange.keep_alive = self._parser.should_keep_alive()
+        # HTTP/1.0 would have to be told that the connection is kept.
+        exchange.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         exchange.started = time.monotonic()
         self._exchanges.append(exchange)
         self._refused = not exchange.keep_alive
@@ -206,19 +216,22 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         self.server.handle(exchange)
 
-    def _stay(self, rest: bytes) -> None:
+    def _stay(self) -> None:
         """Pass over the offer to go on in another protocol, which clients of HTTP/2 make, as a server may.
 
         The parser ends there, before the body: another one is told the same request without the offer.
         """
-        exchange, self._arriving = self._arriving, None
+        exchange = self._arriving
         if exchange is None:
+            return
+        if exchange.method == "CONNECT":
+            self._refuse(405, "this is no proxy; it takes GET, HEAD and POST", [("allow", "GET, HEAD, POST")])
             return
         head = b"%b %b HTTP/1.1\r\n" % (exchange.method.encode(), exchange.target)
         kept = [header for header in exchange.headers.items() if header[0] not in (b"upgrade", b"connection")]
         lines = b"".join(b"%b: %b\r\n" % header for header in kept)
         self._parser = httptools.HttpRequestParser(self)
-        self.data_received(head + lines + b"\r\n" + rest)
+        self._parse(memoryview(head + lines + b"\r\n"))
 
     def flush(self) -> None:
         """Write the answers that are due, in the order of the requests."""

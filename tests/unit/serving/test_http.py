@@ -109,6 +109,28 @@ def test_an_offer_of_another_protocol_is_passed_over(peer):
     assert [client.predictions(), client.predictions()] == [[16.0], [16.0]]
 
 
+def test_offers_of_another_protocol_may_stand_in_a_long_pipeline(peer):
+    client = peer()
+    client.send(request([ROW], "connection: upgrade", "upgrade: x") * 1200)
+    assert [client.predictions() for _ in range(1200)] == [[16.0]] * 1200
+
+
+def test_a_client_that_takes_it_for_a_proxy_is_refused(peer):
+    client = peer()
+    client.send(b"CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\n\r\n")
+    status, _, body = client.answer()
+    assert (status, json.loads(body)) == (405, {"error": "this is no proxy; it takes GET, HEAD and POST"})
+    assert client.ended()
+
+
+def test_a_client_of_http_1_0_is_not_told_to_go_on_and_its_connection_is_ended(peer):
+    client = peer()
+    whole = request([ROW], "expect: 100-continue", "connection: keep-alive")
+    client.send(whole.replace(b"HTTP/1.1", b"HTTP/1.0"))
+    assert client.predictions() == [16.0]
+    assert client.ended()
+
+
 @pytest.mark.parametrize("headers", [["connection: close"], []])
 def test_the_connection_is_kept_unless_the_client_wants_it_closed(peer, headers):
     client = peer()
