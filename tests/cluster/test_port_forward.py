@@ -194,21 +194,24 @@ def test_doctor_reads_what_steps_are_told_of_the_pipeline_root(core, namespace, 
     assert run_check(target, title) == "s3://bucket/root, as far as the ConfigMap kfp-launcher says"
 
 
-def test_the_log_of_a_step_is_that_of_its_newest_pod(namespace, target, start_pod):
+@pytest.mark.parametrize(
+    "train", ["flights-x7k2p.root.train", "flights-x7k2p(0).root(0).train(0)"], ids=["2.16", "2.17"]
+)
+def test_the_log_of_a_step_is_that_of_its_newest_pod(namespace, target, start_pod, train):
     def step(name, node, line):
         start_pod(
             name,
             f"echo {line}",
             labels={"pipeline/runid": "run-1"},
-            annotations={"workflows.argoproj.io/node-name": f"flights-x7k2p.root.{node}"},
+            annotations={"workflows.argoproj.io/node-name": node},
         )
 
-    step("train-0", "train.executor(0)", "first try")
+    step("train-0", f"{train}.executor(0)", "first try")
     started = datetime.datetime.now()
     while datetime.datetime.now().replace(microsecond=0) <= started:  # creation times have whole seconds
         time.sleep(0.1)
-    step("train-1", "train.executor(1)", "second try")
-    step("driver", "train-driver", "not this one")
-    step("other", "pre-train.executor", "nor this one")
+    step("train-1", f"{train}.executor(1)", "second try")
+    step("driver", train.replace("train", "train-driver"), "not this one")
+    step("other", f"{train.replace('train', 'pre-train')}.executor", "nor this one")
     assert list(logs._from_cluster(target.client, "run-1", "train")) == ["second try"]
     assert logs._from_cluster(target.client, "run-1", "evaluate") is None

@@ -20,6 +20,7 @@ NODE_ANNOTATION = "workflows.argoproj.io/node-name"
 CONTAINER = "main"
 TEMPLATE = "system-container-impl"
 """What Kubeflow Pipelines calls the Argo template in which the programs of steps run; pods have its name in theirs."""
+EXECUTOR_TRY = re.compile(r"executor\((\d+)\)")
 
 log = logging.getLogger(__name__)
 
@@ -67,39 +68,48 @@ def _lines_of(response: urllib3.HTTPResponse) -> Iterator[str]:
 
 
 def _pods(run: kfp_server_api.V2beta1Run, package: Package, step: str) -> Iterator[str]:
-    """The names that the pods of a step have, the last try first.
+    """The names that the pods of a step may have, the last try first.
 
-    The API names no pods. But the Argo node of a task names the node below it: the workflow, and a hash of the node's
-    name, and the pod has the same hash. With retries, the pods are one below, and Argo numbers their names.
+    The API names no pods. But the Argo node of a task names the nodes below it: the workflow, and a hash of the node's
+    name. A pod has the hash of its own node's name, which follows from that of a node above, because names of nodes
+    begin with the names of those above them. Below the task `train` are
+
+        train.executor                              a pod
+        train.executor, train.executor(0)           the tries of a step that the pipeline lets try again
+        train(0), train(0).executor, train(0).executor(0)   the same where Argo may try everything again (KFP 2.17)
     """
-    for detail in runs.details_of(run):
-        for child in (detail.child_tasks or []) if detail.display_name == step else []:
+    details = runs.details_of(run)
+    names = {detail.display_name for detail in details}
+    numbers = sorted((int(found[1]) for name in names if (found := EXECUTOR_TRY.fullmatch(name))), reverse=True)
+    retries = max(_retries(package, package.spec.root.dag, step), default=0)
+    if f"{step}(0)" in names:
+        below = [f".executor({number})" for number in numbers]
+    else:
+        below = [f"({number})" for number in numbers if number <= retries] if retries else [""]
+    template = f"retry-{TEMPLATE}" if retries else TEMPLATE
+    for detail in details:
+        for child in reversed(detail.child_tasks or []) if detail.display_name == step else []:
             workflow, _, node = (child.pod_name or "").rpartition("-")
-            for path, retries in _paths(package, package.spec.root.dag, "root", step):
-                name = f"{workflow}.{path}.executor"
-                if retries and _hash(name) == node:
-                    for number in range(retries, -1, -1):
-                        yield f"{workflow}-retry-{TEMPLATE}-{_hash(f'{name}({number})')}"
-            if workflow:
-                yield f"{workflow}-{TEMPLATE}-{node}"
+            if workflow and node.isdecimal():
+                yield from (f"{workflow}-{template}-{_hash(path, int(node))}" for path in below)
 
 
-def _paths(package: Package, dag: Any, above: str, step: str) -> Iterator[tuple[str, int]]:
-    """Where in the pipeline a step is, as Argo's node names say it, and how often it is retried."""
+def _retries(package: Package, dag: Any, step: str) -> Iterator[int]:
+    """How often the pipeline lets a step try again; steps of one name may be in several branches."""
     for name, task in dag.tasks.items():
         component = package.spec.components[task.component_ref.name]
         if component.WhichOneof("implementation") == "dag":
-            yield from _paths(package, component.dag, f"{above}.{name}", step)
+            yield from _retries(package, component.dag, step)
         elif name == step:
-            yield f"{above}.{name}", task.retry_policy.max_retry_count
+            yield int(task.retry_policy.max_retry_count)
 
 
-def _hash(name: str) -> str:
-    """Argo's hash of a node's name: 32-bit FNV-1a."""
-    value = 0x811C9DC5
+def _hash(name: str, beginning: int = 0x811C9DC5) -> int:
+    """Argo's hash of a node's name, 32-bit FNV-1a; of a longer name with the hash of its beginning."""
+    value = beginning
     for byte in name.encode():
         value = (value ^ byte) * 0x01000193 % 2**32
-    return str(value)
+    return value
 
 
 def _from_cluster(client: Client, run_id: str, step: str) -> Iterator[str] | None:
@@ -110,7 +120,7 @@ def _from_cluster(client: Client, run_id: str, step: str) -> Iterator[str] | Non
     from kubernetes.client import ApiException
 
     namespace = client.cluster_namespace
-    of_step = re.compile(rf"\.{re.escape(step)}\.executor(\(\d+\))?$")
+    of_step = re.compile(rf"\.{re.escape(step)}(\(\d+\))?\.executor(\(\d+\))?$")
     try:
         pods = core.list_namespaced_pod(namespace, label_selector=f"{RUN_LABEL}={run_id}").items
         fitting = [pod for pod in pods if of_step.search((pod.metadata.annotations or {}).get(NODE_ANNOTATION, ""))]

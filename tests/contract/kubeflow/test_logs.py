@@ -49,33 +49,63 @@ def test_the_namespace_and_the_run_are_said(installation, open_target, hello, pl
 
 def test_hashes_of_nodes_are_those_of_argo():
     """The first is of kubeflow/pipelines#11585, the others are those of the authors of FNV-1a."""
-    assert logs._hash("debug-component-pipeline-d6wjn.root-driver") == "2907082658"
-    assert logs._hash("") == str(0x811C9DC5)
-    assert logs._hash("foobar") == str(0xBF9CF968)
+    assert logs._hash("debug-component-pipeline-d6wjn.root-driver") == 2907082658
+    assert logs._hash("") == 0x811C9DC5
+    assert logs._hash("foobar") == 0xBF9CF968
+    assert logs._hash("bar", logs._hash("foo")) == 0xBF9CF968
 
 
-def test_of_a_step_with_retries_the_last_try_is_taken(installation, target, play, tmp_path):
+WORKFLOW = "trying-x7k2p"
+
+
+@pytest.fixture
+def start_run(installation, target, play, tmp_path):
+    """Starts a run whose step `concatenate` is in a branch, with the nodes of Argo that are given by their names."""
     from kfp import dsl
 
     from kfp_hybrid.pipelines.hello import concatenate
 
-    @dsl.pipeline(name="retrying")
-    def retrying(really: bool = True):
-        with dsl.If(really == True):
-            target.configure(concatenate(first="a", second="b"), retries=3)
+    def start(retries, nodes):
+        @dsl.pipeline(name="trying")
+        def trying(really: bool = True):
+            with dsl.If(really == True):
+                target.configure(concatenate(first="a", second="b"), retries=retries)
 
-    target.compile(retrying, tmp_path / "package.yaml")
-    run_id = target.submit(Package.load(tmp_path / "package.yaml"), {}).id
-    play(run_id, "FAILED", {"concatenate": "FAILED"})
-    workflow = "retrying-x7k2p"
-    name = f"{workflow}.root.condition-1.concatenate.executor"
-    for detail in installation.runs[run_id]["run_details"]["task_details"]:
-        if detail["display_name"] == "concatenate":
-            detail["child_tasks"] = [{"pod_name": f"{workflow}-{logs._hash(name)}"}]
+        target.compile(trying, tmp_path / "package.yaml")
+        run_id = target.submit(Package.load(tmp_path / "package.yaml"), {}).id
+        play(run_id, "RUNNING", {"concatenate": "RUNNING"})
+        details = installation.runs[run_id]["run_details"]["task_details"]
+        (shown,) = [detail for detail in details if detail["display_name"] == "concatenate"]
+        shown["child_tasks"] = []
+        for node in nodes:
+            name = node.rpartition(".")[2]
+            if node.rpartition("(")[0].endswith(".concatenate") or node.endswith(".concatenate.executor"):
+                shown["child_tasks"].append({"pod_name": f"{WORKFLOW}-{logs._hash(node)}"})
+            if name != "executor":
+                details.append({**shown, "display_name": name, "child_tasks": []})
+        return run_id
+
+    return start
+
+
+def test_of_a_step_with_retries_the_last_try_is_taken(installation, target, start_run):
+    task = f"{WORKFLOW}.root.condition-1.concatenate"
+    run_id = start_run(3, [f"{task}.executor", f"{task}.executor(0)", f"{task}.executor(1)"])
     for number in (0, 1):
-        pod = f"{workflow}-retry-system-container-impl-{logs._hash(f'{name}({number})')}"
+        pod = f"{WORKFLOW}-retry-system-container-impl-{logs._hash(f'{task}.executor({number})')}"
         installation.logs[pod] = f"try {number}"
     assert list(target.logs(run_id, "concatenate")) == ["try 1"]
+
+
+@pytest.mark.parametrize(("retries", "template"), [(0, "system-container-impl"), (3, "retry-system-container-impl")])
+def test_the_log_is_found_where_argo_may_try_everything_again(installation, target, start_run, retries, template):
+    """As Kubeflow Pipelines 2.17 lets it, with `templateDefaults`: each node then is one try of a node above it."""
+    task = f"{WORKFLOW}(0).root(0).condition-1(0).concatenate"
+    tries = [f"{task}({first}).executor({second})" for first in (0, 1) for second in (0, 1, 2)]
+    run_id = start_run(retries, [f"{task}(0)", f"{task}(1)", *tries])
+    for node in tries:
+        installation.logs[f"{WORKFLOW}-{template}-{logs._hash(node)}"] = node
+        assert list(target.logs(run_id, "concatenate")) == [node]
 
 
 def test_a_log_that_is_gone_says_where_to_look(target, run_id, play):
