@@ -16,6 +16,7 @@ from kfp_hybrid.step import StepError
 
 POINTER = "pushed.json"
 SAVED_MODEL = "saved_model.pb"
+SIGNS = (SAVED_MODEL, edge.MODEL, f"{EDGE}/{edge.MODEL}")  # one of them is in the folder of a model
 DIGITS = 12  # of the digest, where a model has no version number
 
 
@@ -73,6 +74,28 @@ def version_files(place: str, version: str) -> Iterator[ModelFiles]:
         yield _checked(_version(Path(), place, version, stack))
 
 
+def version_in_use(place: str) -> str:
+    """The version that a directory of versions is to be used in; "" where the place is no such directory.
+
+    LATEST names it; without that file, as TensorFlow Serving's directories are, it is the greatest number.
+
+    Args:
+        place: a path or URI.
+
+    Raises:
+        StorageError: the place cannot be read.
+    """
+    from kfp_hybrid import storage
+
+    store = storage.open_store(place)
+    with contextlib.suppress(storage.NotFound):
+        return store.read(LATEST).decode("utf-8", "replace").strip()
+    if any(store.exists(name) for name in (SAVED_MODEL, edge.MODEL)):
+        return ""
+    numbers = [int(name) for name in store.folders() if name.isascii() and name.isdigit()]
+    return str(max(numbers)) if numbers else ""
+
+
 def _checked(folder: Path) -> ModelFiles:
     if not folder.is_dir():
         raise StepError(f"there is no model at {folder}; it was retired, or this step cannot see the directory")
@@ -91,10 +114,9 @@ def _checked(folder: Path) -> ModelFiles:
 
 def _require_model(folder: Path) -> None:
     """Refuse a folder that is no model before all of its files are read: it may be somebody's home."""
-    signs = (SAVED_MODEL, edge.MODEL, f"{EDGE}/{edge.MODEL}")
     # An edge bundle that is damaged or was not made says more about itself when it is opened.
-    if not any((folder / name).is_file() for name in (*signs, edge.MANIFEST, edge.REJECTED)):
-        raise StepError(f"{folder} is neither a SavedModel nor an edge bundle: it has none of {', '.join(signs)}")
+    if not any((folder / name).is_file() for name in (*SIGNS, edge.MANIFEST, edge.REJECTED)):
+        raise StepError(f"{folder} is neither a SavedModel nor an edge bundle: it has none of {', '.join(SIGNS)}")
 
 
 def _folder(artifact: Path, stack: contextlib.ExitStack) -> Path:

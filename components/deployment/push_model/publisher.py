@@ -1,20 +1,29 @@
-"""Publishes models into a place of numbered versions, which a server or a device reads at any time.
+"""Publishes models or predictions into a place of numbered versions, which somebody else reads at any time.
 
 A place is a directory (see `directory`) or a URI of an object store (see `bucket`); what follows holds for both.
 """
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from kfp_hybrid.components.deployment.push_model import content
 from kfp_hybrid.components.deployment.push_model.content import Checksum
-from kfp_hybrid.components.deployment.push_model.directory import Directory
-from kfp_hybrid.components.deployment.push_model.versions import EDGE, LATEST, MANIFEST, Version
+from kfp_hybrid.components.deployment.push_model.destination import (
+    Destination,
+    existing_destination,
+    open_destination,
+)
+from kfp_hybrid.components.deployment.push_model.versions import (
+    EDGE,
+    FORMATS,
+    LATEST,
+    MANIFEST,
+    MODEL,
+    PREDICTIONS,
+    Version,
+)
 from kfp_hybrid.step import StepError
 
 LOCK_TIMEOUT_SECONDS = 600.0
@@ -24,47 +33,6 @@ log = logging.getLogger(__name__)
 
 class NotBlessedError(StepError):
     """The model was refused because it is not blessed."""
-
-
-class Destination(Protocol):
-    """Where versions are published; its errors are `StepError` within `explained`."""
-
-    name: str
-
-    def require(self) -> None:
-        """Raise unless something was published here."""
-
-    def require_outside(self, folder: Path, what: str) -> None:
-        """Raise if the destination lies within the folder of `what`."""
-
-    def explained(self) -> AbstractContextManager[None]:
-        """Errors of the place in one line that says what to do."""
-
-    def locked(self, timeout: float, make: bool) -> AbstractContextManager[None]:
-        """Hold the only right to change anything here, waiting `timeout` seconds; `make` the place when missing."""
-
-    def remove_leftovers(self) -> None:
-        """Remove what killed processes left behind; under the lock no other can still be at work on it."""
-
-    def numbers(self) -> list[int]:
-        """Every number that is taken, by whomever, in ascending order."""
-
-    def read(self, number: int) -> Version | None:
-        """A version, None when nothing of this module is there; raises like `read_manifest`."""
-
-    def latest(self) -> str | None:
-        """The text in LATEST, if it is there."""
-
-    def add(
-        self, number: int, origins: Mapping[str, Path], files: Mapping[str, Checksum], notes: Mapping[str, object]
-    ) -> None:
-        """Copy the files to a new version, check them, and point LATEST to it."""
-
-    def point_latest(self, number: int) -> None:
-        """Replace LATEST."""
-
-    def delete(self, numbers: Sequence[int]) -> None:
-        """Delete versions; to a reader each is there whole or not at all."""
 
 
 @dataclass(frozen=True)
@@ -114,26 +82,45 @@ def publish(
         NotBlessedError: when the model is not blessed and `force` is not set.
         StepError: for a destination or a model that cannot be used; LATEST is then what it was.
     """
-    if keep < 0:
-        raise StepError(f"keep is {keep}; give the number of versions to keep, or 0 to keep all")
-    place = _open(destination)
+    _check_keep(keep)
+    place = open_destination(destination)
     if not blessed:
         _insist(reason, force)
     origins = _origins(model, bundle, place)
-    with place.explained(), place.locked(lock_timeout, make=True):
-        place.remove_leftovers()
-        expected = _checksums(origins)
-        version = _intact_version(place, content.digest(expected))
-        copied = version is None
-        if version is None:
-            blessing = {"blessed": blessed, "forced": not blessed, "reason": reason}
-            version = _add(place, origins, expected, {"blessing": blessing, "source": dict(source or {})})
-        else:
-            log.info("%s has this content already, as version %d", place.name, version.number)
-            _point_latest(place, version.number)
-        if keep:
-            _retire(place, keep, version.number)
-    return Publication(version, copied)
+    notes = {"blessing": {"blessed": blessed, "forced": not blessed, "reason": reason}, "source": dict(source or {})}
+    return _publish(place, MODEL, origins, notes, keep, lock_timeout)
+
+
+def publish_predictions(
+    destination: str,
+    predictions: str,
+    *,
+    reason: str = "",
+    keep: int = 0,
+    source: Mapping[str, object] | None = None,
+    lock_timeout: float = LOCK_TIMEOUT_SECONDS,
+) -> Publication:
+    """Publish predictions as the next version of a directory of their own and point LATEST to it; see `publish`.
+
+    Args:
+        destination: The directory of the versions; made when missing.
+        predictions: The folder of the predictions.
+        reason: What is known of them, one sentence.
+        keep: How many versions to keep, the newest; 0 keeps all.
+        source: What to note about their origin; anything JSON can hold.
+        lock_timeout: How long to wait for another process that publishes here, in seconds.
+
+    Returns:
+        The version and whether it is new.
+
+    Raises:
+        StepError: for a destination or predictions that cannot be used; LATEST is then what it was.
+    """
+    _check_keep(keep)
+    place = open_destination(destination)
+    origins = _files_of("predictions", predictions, "manifest.json", place)
+    notes = {"blessing": {"blessed": True, "forced": False, "reason": reason}, "source": dict(source or {})}
+    return _publish(place, PREDICTIONS, origins, notes, keep, lock_timeout)
 
 
 def rollback(destination: str, number: int, *, lock_timeout: float = LOCK_TIMEOUT_SECONDS) -> Version:
@@ -150,7 +137,7 @@ def rollback(destination: str, number: int, *, lock_timeout: float = LOCK_TIMEOU
     Raises:
         StepError: when there is no such version or it is damaged; LATEST is then what it was.
     """
-    place = _existing(destination)
+    place = existing_destination(destination)
     with place.explained(), place.locked(lock_timeout, make=False):
         versions = {version.number: version for version in _versions(place)}
         if number not in versions:
@@ -167,7 +154,7 @@ def list_versions(destination: str) -> list[Version]:
     Raises:
         StepError: when the directory does not exist.
     """
-    place = _existing(destination)
+    place = existing_destination(destination)
     with place.explained():
         return _versions(place)
 
@@ -178,30 +165,47 @@ def latest_version(destination: str) -> int | None:
     Raises:
         StepError: when the directory does not exist.
     """
-    place = _existing(destination)
+    place = existing_destination(destination)
     with place.explained():
         return _latest(place)
 
 
-def _open(destination: str) -> Destination:
-    if not destination.strip():
-        raise StepError("the destination is empty; give a directory or a URI such as s3://bucket/models")
-    if "://" not in destination:
-        return Directory(Path(os.path.expanduser(destination)).absolute())
-    from kfp_hybrid import storage
-
-    location = storage.parse(destination)
-    if location.scheme == "file":
-        return Directory(Path(location.prefix))
-    from kfp_hybrid.components.deployment.push_model.bucket import Bucket
-
-    return Bucket(destination)
+def _check_keep(keep: int) -> None:
+    if keep < 0:
+        raise StepError(f"keep is {keep}; give the number of versions to keep, or 0 to keep all")
 
 
-def _existing(destination: str) -> Destination:
-    place = _open(destination)
-    place.require()
-    return place
+def _publish(
+    place: Destination,
+    format_: str,
+    origins: Mapping[str, Path],
+    notes: Mapping[str, object],
+    keep: int,
+    lock_timeout: float,
+) -> Publication:
+    with place.explained(), place.locked(lock_timeout, make=True):
+        place.remove_leftovers()
+        versions = _versions(place)
+        _refuse_others(place, format_, versions)
+        expected = _checksums(origins)
+        version = _intact_version(versions, content.digest(expected))
+        copied = version is None
+        if version is None:
+            version = _add(place, origins, expected, {"format": format_, **notes})
+        else:
+            log.info("%s has this content already, as version %d", place.name, version.number)
+            _point_latest(place, version.number)
+        if keep:
+            _retire(place, keep, version.number)
+    return Publication(version, copied)
+
+
+def _refuse_others(place: Destination, format_: str, versions: Sequence[Version]) -> None:
+    """Keep models and predictions apart: whoever follows LATEST expects what was there before."""
+    if other := next((version for version in versions if version.format != format_), None):
+        raise StepError(
+            f"{place.name} is where {FORMATS[other.format]} are published; give {FORMATS[format_]} another destination"
+        )
 
 
 def _insist(reason: str, force: bool) -> None:
@@ -244,7 +248,9 @@ def _checksums(origins: Mapping[str, Path]) -> dict[str, Checksum]:
     try:
         return {name: content.checksum(path) for name, path in origins.items()}
     except OSError as error:
-        raise StepError(f"cannot read the model: {error.strerror}: {error.filename}; make it readable") from error
+        raise StepError(
+            f"cannot read {error.filename}: {error.strerror}; make it readable and run the step again"
+        ) from error
 
 
 def _add(
@@ -280,7 +286,7 @@ def _retire(place: Destination, keep: int, latest: int) -> None:
     try:
         place.delete(surplus)
     except (OSError, StepError) as error:
-        # The model is published; that an old one is still there is no reason to fail.
+        # The new version is published; that an old one is still there is no reason to fail.
         log.warning("cannot delete old versions of %s: %s", place.name, error)
 
 
@@ -297,9 +303,9 @@ def _versions(place: Destination) -> list[Version]:
     return versions
 
 
-def _intact_version(place: Destination, digest: str) -> Version | None:
+def _intact_version(versions: Sequence[Version], digest: str) -> Version | None:
     """The newest version that has this content, provided that it still has it."""
-    for version in reversed(_versions(place)):
+    for version in reversed(versions):
         if version.digest == digest:
             try:
                 version.verify()

@@ -13,7 +13,9 @@ from kfp_hybrid.step import StepError
 LATEST = "LATEST"
 MANIFEST = "MANIFEST.json"
 EDGE = "edge"
-FORMAT = "kfp-hybrid/published-model"
+MODEL = "kfp-hybrid/published-model"
+PREDICTIONS = "kfp-hybrid/published-predictions"
+FORMATS = {MODEL: "models", PREDICTIONS: "predictions"}
 FORMAT_VERSION = 1
 
 
@@ -37,6 +39,7 @@ class Version:
         blessed: Whether the gates had accepted the model.
         reason: What the gates said of it.
         source: Where the model came from.
+        format: What was published, one of `FORMATS`.
     """
 
     destination: str
@@ -47,6 +50,7 @@ class Version:
     blessed: bool
     reason: str
     source: Mapping[str, object]
+    format: str
     _where: Files = field(repr=False, compare=False)
 
     @property
@@ -72,9 +76,9 @@ class Version:
 
 
 def write_manifest(number: int, files: Mapping[str, Checksum], notes: Mapping[str, object]) -> str:
-    """The text of the manifest of a new version."""
+    """The text of the manifest of a new version; it is one of a model, unless the notes name another format."""
     manifest = {
-        "format": FORMAT,
+        "format": MODEL,
         "format_version": FORMAT_VERSION,
         "version": number,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -92,7 +96,7 @@ def read_manifest(text: str, destination: str, number: int, where: Files) -> Ver
         ValueError, KeyError, TypeError, AttributeError: it is no manifest, or that of another version.
     """
     manifest = json.loads(text)
-    if (manifest["format"], manifest["format_version"]) != (FORMAT, FORMAT_VERSION):
+    if manifest["format"] not in FORMATS or manifest["format_version"] != FORMAT_VERSION:
         raise ValueError(f"its format is {manifest['format']} {manifest['format_version']}")
     if manifest["version"] != number:
         raise ValueError(f"it is the manifest of version {manifest['version']}")
@@ -105,5 +109,6 @@ def read_manifest(text: str, destination: str, number: int, where: Files) -> Ver
         blessed=manifest["blessing"]["blessed"],
         reason=manifest["blessing"]["reason"],
         source=manifest["source"],
+        format=manifest["format"],
         _where=where,
     )
