@@ -6,7 +6,6 @@ Each TrainJob is read with the models of Trainer's API first; one with a field t
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 from kubeflow_trainer_api import models
 from kubernetes import client, watch
+from ports import unused_port
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 FREE = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
@@ -178,11 +178,7 @@ class Played:
         Args:
             python: What starts Python in the environment of the image.
         """
-        with contextlib.ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in range(self.nodes)]
-            for each in sockets:
-                each.bind(("127.0.0.1", 0))
-            here = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+        here = [f"127.0.0.1:{unused_port()}" for _ in range(self.nodes)]
         assert [address.partition(":")[0] for address in self.request["addresses"]] == [
             f"{self.name}-node-0-{index}.{self.name}" for index in range(self.nodes)
         ]

@@ -30,6 +30,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trustme
+from ports import unused_port
 
 Answer = tuple[int, Any] | tuple[int, Any, dict[str, str]]
 
@@ -208,9 +209,7 @@ def serve(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture
 def free_port() -> int:
     """A port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return unused_port()
 
 
 @pytest.fixture(autouse=True)

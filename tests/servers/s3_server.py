@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minio import Minio
+from ports import unused_port
 
 ROOT = Path(__file__).parents[2]
 ACCESS_KEY, SECRET_KEY = "AKIATESTACCESSKEY", "secret-of-the-tests"
@@ -49,7 +50,7 @@ def rclone() -> str:
 
 @contextlib.contextmanager
 def serve_s3(folder: Path) -> Iterator[S3Server]:
-    port = free_port()
+    port = unused_port()
     folder.mkdir(exist_ok=True)
     command = [rclone(), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}",
                "--config", "/dev/null", str(folder)]  # fmt: skip
@@ -63,13 +64,7 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
             process.wait()
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def wait_for(port: int, seconds: float = 30) -> None:
+def wait_for(port: int, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import grpc
 import numpy as np
 import pyarrow as pa
 import pytest
+from ports import unused_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from kfp_hybrid.data.examples import Examples
@@ -24,12 +24,6 @@ from kfp_hybrid.data.prediction_table_writer import TableWriter
 from kfp_hybrid.serving import inference_pb2 as messages
 
 COLOURS = {"red": 2, "green": 3}
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Server:
@@ -70,7 +64,7 @@ class Server:
 
 @contextlib.contextmanager
 def server(tmp_path, *options, model=None, log=subprocess.DEVNULL):
-    file, admin = tmp_path / "port", free_port()
+    file, admin = tmp_path / "port", unused_port()
     command = [sys.executable, "-m", "kfp_hybrid.serving", str(model or tmp_path / "versions"), "--name", "sums"]
     command += ["--host", "127.0.0.1", "--port", "0", "--port-file", str(file), "--drain-delay", "0"]
     process = subprocess.Popen([*command, "--admin-port", str(admin), *map(str, options)], stderr=log)
@@ -129,7 +123,7 @@ def test_a_canary_and_a_shadow_can_be_there_from_the_start(tmp_path, versions):
 
 
 def test_grpc_is_answered_from_the_same_models_and_counted(tmp_path, versions):
-    port = free_port()
+    port = unused_port()
     with server(tmp_path, "--grpc-port", port) as running, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         request = messages.ModelInferRequest(model_name="sums")
         request.inputs.add(name="x", datatype="FP32", shape=[2]).contents.fp32_contents.extend([1, 2])

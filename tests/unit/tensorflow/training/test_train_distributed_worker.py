@@ -1,18 +1,17 @@
 """Nodes of train_distributed as processes of this machine: they meet, train, and the first hands back the result."""
 
-import contextlib
 import dataclasses
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from ports import unused_port
 
 from kfp_hybrid.components.training.train_distributed.request import NODE_LOST, VARIABLE, Request
 from kfp_hybrid.components.training.train_model.parameters import Parameters
@@ -29,14 +28,6 @@ with step():
 OPTIONS = {"label": "late", "batch_size": 64, "epochs": 2, "early_stopping_patience": 0, "strategy": "multi_worker"}
 
 
-def free_addresses(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
-
-
 @pytest.fixture
 def ask(flight_artifacts, tmp_path):
     """Makes a request of two nodes for the small examples."""
@@ -48,7 +39,8 @@ def ask(flight_artifacts, tmp_path):
             "schema": f"file://{flight_artifacts.schema}",
         }
         parameters = Parameters(**{**OPTIONS, **changes})
-        return Request(inputs, f"file://{tmp_path}/model-staging", parameters, free_addresses(2))
+        addresses = [f"127.0.0.1:{unused_port()}" for _ in range(2)]
+        return Request(inputs, f"file://{tmp_path}/model-staging", parameters, addresses)
 
     return make
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from ports import unused_port
 
 PROGRAM = """
 import json, os, sys
@@ -149,19 +149,9 @@ def test_mirrored_devices_learn_what_one_device_learns(start, tmp_path):
         np.testing.assert_allclose(ours, theirs, atol=0.02)
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
 def test_two_workers_learn_what_one_device_learns_and_the_chief_publishes(start, tmp_path):
     one, _ = finish(start("one", strategy="none", epochs=3))
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    cluster = {"worker": [f"127.0.0.1:{unused_port()}" for _ in range(2)]}
     workers = [
         start(
             f"worker{i}",
