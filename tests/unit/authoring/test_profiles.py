@@ -475,7 +475,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     content=st.dictionaries(
         st.sampled_from(["targets", "resources"]), VALUES | st.dictionaries(KEYS, VALUES, max_size=3), min_size=1

@@ -297,7 +297,7 @@ def test_no_key_leads_out_of_the_folder(key):
     assert os.path.normpath(Path("/root") / path).startswith("/root/")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(KEYS.map("/".join), st.binary(max_size=50), min_size=1, max_size=5))
 def test_any_tree_survives_the_way_through_google(gs, buckets, tmp_path, tree):
     if any(one != other and other.startswith(one + "/") for one in tree for other in tree):
