@@ -116,8 +116,11 @@ def test_more_rows_than_may_wait_are_told_to_come_back(serve):
 
 
 def test_no_answer_in_time_is_told(serve):
-    _, ask = serve(timeout=1.0)
-    answer = ask(*[4.0] * 300)
+    application, ask = serve(timeout=1.0)
+    try:
+        answer = ask(*[-4.0] * 300)
+    finally:
+        application.router.routes.primary.servable.go_on.set()
     assert (answer.status_code, answer.json()["error"]) == (503, "there was no answer within 1 s")
 
 

@@ -34,11 +34,14 @@ class Doubler(Servable):
         self.batches = []
         self.seconds = seconds
         self.refused = refused
+        self.go_on = threading.Event()
+        self.go_on.set()
 
     def predict(self, columns):
         values = np.array(columns["x"], np.float32)
         self.batches.append(len(values))
         time.sleep(self.seconds)
+        assert self.go_on.wait(60)
         if self.refused in columns["x"]:
             raise StepError("this value cannot be doubled")
         return 2 * values[:, np.newaxis]
@@ -141,28 +144,33 @@ def test_one_bad_request_does_not_spoil_the_batch():
 
 
 def test_the_loop_goes_on_while_a_large_request_is_computed():
-    model = Doubler(seconds=0.5)
+    model = Doubler()
+    model.go_on.clear()
 
     async def work():
         batcher = Batcher(model)
         large = batcher.submit(rows(*range(ALONE_ROWS)))
-        turns = 0
-        while not large.done():
-            await asyncio.sleep(0.01)
-            turns += 1
+        while not model.batches:  # that this ends shows that the loop does not wait for the model
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        assert not large.done()
+        model.go_on.set()
         assert len(await large) == ALONE_ROWS
-        assert turns > 3
 
     run(work)
 
 
 def test_a_slow_model_is_computed_in_a_thread_once_that_is_known():
+    model = Doubler(seconds=0.2)
+
     async def work():
-        batcher = Batcher(Doubler(seconds=0.2))
+        batcher = Batcher(model)
         await batcher.submit(rows(1))
+        model.go_on.clear()
         second = batcher.submit(rows(1))
         await asyncio.sleep(0.05)
         assert not second.done()  # the loop came back before the model did
+        model.go_on.set()
         await second
 
     run(work)

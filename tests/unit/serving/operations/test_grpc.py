@@ -43,7 +43,7 @@ async def call(channel, method, request, metadata=()):
     answer = getattr(messages, method + "Response")
     path = f"/inference.GRPCInferenceService/{method}"
     method = channel.unary_unary(path, type(request).SerializeToString, answer.FromString)
-    return await method(request, metadata=metadata, timeout=30)
+    return await method(request, metadata=metadata, timeout=120)
 
 
 def ask(application, method, request, metadata=()):
@@ -146,7 +146,7 @@ def test_the_probe_of_kubernetes_is_answered(application, loaded, status):
 
     async def scenario():
         async with listening(application) as channel:
-            return await channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=30)
+            return await channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=120)
 
     assert uvloop.run(scenario()) == status
 

@@ -38,7 +38,7 @@ class Server:
         headers = {"content-type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
         request = urllib.request.Request(f"http://127.0.0.1:{port or self.port}{path}", data, headers)
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=120) as response:
                 text = response.read()
         except urllib.error.HTTPError as error:
             text = error.read()
@@ -70,7 +70,7 @@ def server(tmp_path, *options, model=None, log=subprocess.DEVNULL):
     process = subprocess.Popen([*command, "--admin-port", str(admin), *map(str, options)], stderr=log)
     try:
         found = None
-        for _ in range(600):
+        for _ in range(2400):
             if found is None and file.is_file():
                 found = Server(process, int(file.read_text()), admin)
             if found is not None and found.get("/v2/health/ready").get("ready"):
@@ -133,10 +133,10 @@ def test_grpc_is_answered_from_the_same_models_and_counted(tmp_path, versions):
             messages.ModelInferRequest.SerializeToString,
             messages.ModelInferResponse.FromString,
         )
-        assert list(infer(request, timeout=30).outputs[0].contents.fp32_contents) == [1003, 1002]
+        assert list(infer(request, timeout=120).outputs[0].contents.fp32_contents) == [1003, 1002]
         assert running.metric("rows_total", version="1", protocol="grpc") == 2
         with pytest.raises(grpc.RpcError):
-            infer(messages.ModelInferRequest(model_name="other"), timeout=30)
+            infer(messages.ModelInferRequest(model_name="other"), timeout=120)
         assert running.metric("errors_total", protocol="grpc", code="NOT_FOUND") == 1
 
 
@@ -188,14 +188,14 @@ WRONG = {
 def test_what_cannot_be_is_told_in_one_line_before_the_server_is_ready(sums, tmp_path, options):
     bundle = sums.make_bundle(tmp_path / "bundle", 1)
     command = [sys.executable, "-m", "kfp_hybrid.serving", bundle, "--port", "0", *options]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert WRONG[options] in result.stderr.splitlines()[-1]
 
 
 def test_what_was_answered_before_the_end_is_recorded(tmp_path, versions):
-    with server(tmp_path, "--record", tmp_path / "log") as running:
+    with server(tmp_path, "--record", tmp_path / "log", "--record-seconds", "3600") as running:
         for i in range(20):
             assert running.predict({"x": i, "colour": "red"}, x_request_key=f"user-{i}") == [1002 + i]
         assert running.metric("recorded_rows_total", result="written") == 0

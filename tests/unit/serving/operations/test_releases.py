@@ -119,7 +119,7 @@ def version_of(response, plain):
 
 
 async def until(condition):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -271,7 +271,7 @@ def test_a_request_that_is_under_way_when_its_version_leaves_is_answered_by_it(f
         async with serving(folder) as server:
             servable, go = server.router.routes.primary.servable, threading.Event()
             predict = servable.predict
-            servable.predict = lambda columns: go.wait(30) and predict(columns)
+            servable.predict = lambda columns: go.wait(120) and predict(columns)
             body = {"instances": [{"x": x, "colour": "red"} for x in range(300)]}  # so many are predicted in a thread
             answer = asyncio.create_task(ask(server.port, "POST", PREDICT, body))
             await until(lambda: server.router.routes.primary.batcher.queued_rows)
