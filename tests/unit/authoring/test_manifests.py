@@ -181,6 +181,20 @@ def test_the_profile_of_an_overlay_is_one_that_the_command_line_takes_and_fits_t
     assert set(profiles.load(file).resources) >= {"training", "serving", "prediction"}
 
 
+def test_pods_that_must_end_get_no_proxy_of_istio_which_would_go_on():
+    ending = [
+        (item["metadata"]["name"], item["spec"]["template"]) for item in overlay("airgapped") if item["kind"] == "Job"
+    ]
+    ending += [
+        (job["name"], job["template"]["spec"]["template"])
+        for runtime in build("trainer")
+        for job in runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    ]
+    assert len(ending) == 3
+    for name, template in ending:
+        assert template["metadata"]["labels"]["sidecar.istio.io/inject"] == "false", name
+
+
 def test_jobs_are_named_after_the_version_because_they_cannot_be_changed():
     jobs = [each["metadata"]["name"] for each in overlay("airgapped") if each["kind"] == "Job"]
     assert jobs and all(name.endswith("-" + __version__.replace(".", "-")) for name in jobs)

@@ -70,6 +70,7 @@ def test_models_answer_and_reach_only_the_store(network):
     assert not network.receives(DEPLOYMENT, ("shop", {}), 22)
     assert network.receives(KSERVE, ("knative-serving", {"app": "activator"}), 8012)
     for model in (DEPLOYMENT, KSERVE):
+        assert network.sends(model, ("istio-system", {"app": "istiod"}), 15012)  # its proxy, where there is one
         assert not network.sends(model, API_SERVER, 443)
         assert not network.sends(model, ML_PIPELINE, 8888)
 
