@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from retry_clock import retry_clock  # noqa: F401
 
 
 def write_files(folder: Path, files: dict[str, bytes]) -> Path:

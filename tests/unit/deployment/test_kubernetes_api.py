@@ -40,7 +40,7 @@ def cluster():
     """Starts a server with a script; gives a `Cluster` that talks to it, and the script."""
     servers = []
 
-    def start(*answers, retry_seconds=20.0):
+    def start(*answers, retry_seconds=300.0):
         script = Script(*answers)
 
         class Handler(BaseHTTPRequestHandler):
@@ -191,7 +191,7 @@ def test_the_pause_that_the_server_asks_for_is_kept(cluster, caplog):
     assert "attempt 2 follows in 2.0 s" in caplog.text
 
 
-def test_what_does_not_pass_in_time_ends_the_step_in_one_line(cluster):
+def test_what_does_not_pass_in_time_ends_the_step_in_one_line(cluster, retry_clock):
     api, script = cluster(status(503, "ServiceUnavailable", "no\nleader"), retry_seconds=1.0)
     with pytest.raises(StepError, match=r"kept answering with HTTP status 503: no leader; run the step again"):
         api.find(PODS)

@@ -230,18 +230,21 @@ def test_a_reader_without_a_lock_never_sees_a_part_of_a_version(tmp_path, make_m
     destination = tmp_path / "served"
     publish(destination, model=make_model("first"))
     models = [make_model(f"model {i}") for i in range(12)]
+    turns, next_turn = os.pipe()
 
     def push_all(part):
         for model in part:
+            os.read(turns, 1)
             publish(destination, model=model)
 
     pushers = [child(lambda part=part: push_all(part)) for part in (models[:6], models[6:])]
-    seen = set()
-    while len(versions := consistent(destination)) < 13:
-        seen.add(len(versions))
-        assert [version.number for version in list_versions(str(destination))] >= versions
+    for expected in range(3, 15, 2):
+        os.write(next_turn, b"..")  # two pushes, which the reader sees the whole of
+        while len(versions := consistent(destination)) < expected:
+            assert [version.number for version in list_versions(str(destination))] >= versions
     assert [each.result()[0] for each in pushers] == [0, 0]
-    assert len(seen) > 1, "the reader came too late to see anything"
+    for end in (turns, next_turn):
+        os.close(end)
 
 
 # Files that change, disks that lie

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -16,30 +15,54 @@ from kfp_hybrid.components.training.train_distributed.lease import end_when_aban
 end_when_abandoned(sys.argv[1], 4.0)
 time.sleep(300)
 """
+NODE_ON_DEMAND = """
+import sys, threading, types
+from kfp_hybrid.components.training.train_distributed import lease
+now = 0.0
+def sleep(seconds):  # until the test writes a line; only this takes time
+    global now
+    print("waits", flush=True)
+    sys.stdin.readline()
+    now += seconds
+lease.time = types.SimpleNamespace(monotonic=lambda: now, sleep=sleep)
+lease.end_when_abandoned(sys.argv[1], 4.0)
+threading.Event().wait(300)
+"""
 
 
 @pytest.fixture
-def node(tmp_path):
-    """A process that waits for ever unless its lease ends."""
-    process = subprocess.Popen([sys.executable, "-c", NODE, f"file://{tmp_path}"], stdout=subprocess.PIPE, text=True)
-    yield process
-    process.kill()
-    process.communicate()
+def start(tmp_path):
+    """Starts a node, a process that waits for ever unless its lease ends."""
+    processes = []
+
+    def run(code):
+        command = [sys.executable, "-c", code, f"file://{tmp_path}"]
+        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return processes[-1]
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
-def test_a_node_that_nobody_waits_for_ends_as_after_a_mistake_so_that_it_is_not_started_again(node):
-    output, _ = node.communicate(timeout=60)
+def test_a_node_that_nobody_waits_for_ends_as_after_a_mistake_so_that_it_is_not_started_again(start):
+    node = start(NODE)
+    output, _ = node.communicate(timeout=120)
     assert node.returncode == 1
     assert output == "error: the launching step has not been heard of for 4 s; nobody waits\n"
 
 
-def test_a_node_goes_on_while_the_lease_is_renewed(node, tmp_path):
-    for renewal in range(32):
-        (tmp_path / NAME).write_text(str(renewal))
-        time.sleep(0.25)
-    assert node.poll() is None
-    node.communicate(timeout=60)
-    assert node.returncode == 1, "and ends when it is no more"
+def test_a_node_goes_on_while_the_lease_is_renewed_and_ends_when_it_is_no_more(start, tmp_path):
+    node = start(NODE_ON_DEMAND)
+    for look in range(30):
+        if look < 20:
+            (tmp_path / NAME).write_text(str(look // 2))  # at every other look
+        if node.stdout.readline() != "waits\n":
+            break
+        print(file=node.stdin, flush=True)
+    assert look == 18 + 4 + 1, "four looks of a second each after the last renewal"
+    assert node.wait(120) == 1
 
 
 def test_the_lease_is_renewed_at_times_and_not_at_every_look(tmp_path, monkeypatch):

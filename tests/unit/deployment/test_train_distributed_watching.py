@@ -178,11 +178,12 @@ def test_an_api_server_that_is_away_for_a_moment_is_asked_again_and_that_is_said
     assert f"{what} failed (HTTP status 503: starting); attempt 2 follows" in warnings[0]
 
 
-def test_an_api_server_that_stays_away_ends_the_step_with_one_line(serve):
-    serve({"train-1": [failure(503, "down for maintenance")]})
+def test_an_api_server_that_stays_away_ends_the_step_with_one_line(serve, retry_clock):
+    asked = serve({"train-1": [failure(503, "down for maintenance")]})
     cluster, _ = open_cluster(retry_seconds=1.0)
     with pytest.raises(StepError, match=r"kept answering with HTTP status 503: down for maintenance; run the step ag"):
         cluster.get(TRAIN_JOBS, "train-1")
+    assert len(asked) > 1
 
 
 @pytest.mark.parametrize(

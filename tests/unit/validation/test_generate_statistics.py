@@ -337,7 +337,7 @@ WORKERS = """
 
     def work(item):
         os.write(1, f"{os.getpid()}\\n".encode())  # in one piece: both workers write to the same pipe
-        time.sleep(60)
+        time.sleep(600)
 
     list(map_in_order(work, range(4), 2))
 """
@@ -348,7 +348,7 @@ def test_workers_do_not_outlive_a_killed_step():
     workers = [int(step.stdout.readline()) for _ in range(2)]
     step.kill()
     step.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while any(is_running(worker) for worker in workers):
         assert time.monotonic() < deadline
         time.sleep(0.05)
