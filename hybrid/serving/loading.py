@@ -5,15 +5,13 @@ import logging
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from kfp_hybrid import storage
 from kfp_hybrid.components.deployment.push_model.versions import LATEST
 from kfp_hybrid.edge import bundle as edge
+from kfp_hybrid.scoring.difference import largest_difference
 from kfp_hybrid.scoring.model_files import POINTER, SAVED_MODEL, ModelFiles, model_files, version_files
-from kfp_hybrid.serving.servable import Array, LiteRTServable, Servable
+from kfp_hybrid.serving.servable import LiteRTServable, Servable
 from kfp_hybrid.step import StepError
 
 GPU_DEVICE = Path("/dev/nvidiactl")
@@ -128,17 +126,12 @@ def warm_up(servable: Servable) -> float | None:
     expected = servable.samples.scores
     if expected is None:
         return None
-    difference = max(_difference(scores, expected), _difference(first, expected[:1]))
+    if scores.shape != expected.shape:
+        raise StepError(f"the samples have scores of the shape {list(expected.shape)}, the model {list(scores.shape)}")
+    difference = max(largest_difference(scores, expected), largest_difference(first, expected[:1]))
     if not difference <= servable.samples.tolerance:
         raise StepError(
             f"version {servable.version} does not give the scores that came with it: they differ by {difference:.2g}, "
             f"more than {servable.samples.tolerance:g}; export and publish it again"
         )
     return difference
-
-
-def _difference(scores: Array, expected: Array) -> float:
-    if scores.shape != expected.shape:
-        raise StepError(f"the samples have scores of the shape {list(expected.shape)}, the model {list(scores.shape)}")
-    difference: Any = np.abs(scores.astype(np.float64) - expected) / np.maximum(1.0, np.abs(expected))
-    return float(difference.max(initial=0.0))

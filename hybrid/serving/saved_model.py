@@ -1,8 +1,8 @@
 """A SavedModel on TensorFlow.
 
-A model of train_model is run by its `core` signature, on rows that numpy has preprocessed: no text crosses into
-TensorFlow. Whether that gives the scores of `serving_default` is found out on the samples when the model is loaded;
-if it does not, and for any other SavedModel, `serving_default` is run.
+A model of train_model is run by its `core` signature where that gives the scores of `serving_default`: on the rows of
+the edge bundle beside it, if there is one, and on rows that are made up of the constants of its preprocessing. This is
+found out when it is loaded. Any other SavedModel is run by `serving_default`.
 """
 
 import contextlib
@@ -23,12 +23,11 @@ with quiet_tensorflow():
     import tensorflow as tf
 
 from kfp_hybrid.scoring.answer import find_answer
-from kfp_hybrid.scoring.saved_model import SCORES, SIGNATURE, ServingModel, saved_preprocessing
+from kfp_hybrid.scoring.core import TOLERANCE, find_core, made_up_rows
+from kfp_hybrid.scoring.saved_model import SIGNATURE, ServingModel, saved_preprocessing
 from kfp_hybrid.serving.servable import NUMBER, TEXT, Array, Columns, Feature, Samples, Servable, preprocessed
 from kfp_hybrid.step import StepError
 
-CORE = "core"
-TOLERANCE = 1e-5  # what train_model allows between `core` and `serving_default`
 DATATYPES = {tf.float16: "FP16", tf.float32: "FP32", tf.float64: "FP64", tf.string: "BYTES", tf.bool: "BOOL",
              **{getattr(tf, f"{sign}int{bits}"): f"{sign}int{bits}".upper() for sign in ("", "u")
                 for bits in (8, 16, 32, 64)}}  # fmt: skip
@@ -62,7 +61,7 @@ class SavedModelServable(Servable):
         _refuse_file_operations(self._signature)
         self._specs: Mapping[str, tf.TensorSpec] = self._signature.structured_input_signature[1]
         self._preprocessing = saved_preprocessing(path)
-        self._core: Any = self._model.signature(CORE) if self._preprocessing else None
+        self._core = find_core(self._model, self._preprocessing)
         self.answer = find_answer(path, None, "auto", ()) if self._preprocessing else None
         if self._preprocessing is not None:
             self.features = preprocessed(self._preprocessing)
@@ -71,25 +70,22 @@ class SavedModelServable(Servable):
         columns = _bundle_rows(path, [feature.name for feature in self.features]) or self._blank_rows()
         scores = self._run_signature(columns)
         self.outputs = scores.shape[1]
-        if self._core is not None and not self._core_agrees(columns, scores):
-            self._core = None
         self.samples = Samples(columns, scores, 10 * TOLERANCE)
+        if self._core is not None and not self._core_agrees():
+            self._core = None
 
     def predict(self, columns: Columns) -> Array:
         """See `Servable`."""
-        return self._run_core(columns) if self._core is not None else self._run_signature(columns)
+        if self._core is None:
+            return self._run_signature(columns)
+        inputs = self._core.preprocessing.transform(columns)
+        if self.on_inputs is not None:
+            self.on_inputs(inputs)
+        return self._core.scores(inputs)
 
     def close(self) -> None:
         """See `Servable`."""
         del self._model, self._signature, self._core
-
-    def _run_core(self, columns: Columns) -> Array:
-        assert self._preprocessing is not None
-        inputs = self._preprocessing.transform(columns)
-        if self.on_inputs is not None:
-            self.on_inputs(inputs)
-        tensors = {name: tf.constant(values) for name, values in inputs.items()}
-        return _scores(self._core(**tensors)[SCORES])
 
     def _run_signature(self, columns: Columns) -> Array:
         if self._preprocessing is not None:
@@ -105,16 +101,18 @@ class SavedModelServable(Servable):
         except tf.errors.InvalidArgumentError as error:
             raise StepError(f"the model cannot take these rows: {str(error).splitlines()[0]}") from None
 
-    def _core_agrees(self, columns: Columns, expected: Array) -> bool:
-        try:
-            scores = self._run_core(columns)
-        except (StepError, ValueError, tf.errors.OpError) as error:
-            log.warning("the signature core cannot be used, serving_default is: %s", str(error).splitlines()[0])
-            return False
-        difference = float(np.max(np.abs(scores - expected) / np.maximum(1.0, np.abs(expected)), initial=0.0))
-        if not difference <= TOLERANCE:
-            log.warning("the signature core differs from serving_default by %.2g, which is used instead", difference)
-        return difference <= TOLERANCE
+    def _core_agrees(self) -> bool:
+        """Whether `core` gives the scores of `serving_default`."""
+        assert self._core is not None
+        for rows in (self.samples.columns, made_up_rows(self._core.preprocessing)):
+            try:
+                expected = self._run_signature(rows)
+            except StepError as error:
+                log.warning("serving_default fails on rows that were made up, so core is not used: %s", error)
+                return False
+            if self._core.difference(rows, expected) is None:
+                return False
+        return True
 
     def _blank_rows(self) -> Columns:
         """A row of missing values, or of zeros where they may not be missing."""

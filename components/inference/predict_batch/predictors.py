@@ -1,12 +1,10 @@
 """What turns raw rows into scores: a SavedModel, or an edge bundle on LiteRT.
 
-A SavedModel of train_model is run by its `core` signature, on rows that numpy and Arrow have preprocessed: the same
-scores as by `serving_default` in less time, because no text crosses into TensorFlow. That they are the same is checked
-on rows of each job. Any other SavedModel is run by `serving_default`.
+A SavedModel of train_model is run by its `core` signature where that gives the scores of `serving_default` on rows of
+the job. Any other SavedModel is run by `serving_default`.
 """
 
 import contextlib
-import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,15 +18,14 @@ import pyarrow.compute as pc
 from kfp_hybrid.preprocessing import MISSING_ID, OUT_OF_VOCABULARY_ID, Preprocessing
 from kfp_hybrid.quiet_tensorflow import quiet_tensorflow
 from kfp_hybrid.scoring.answer import Answer
-from kfp_hybrid.scoring.saved_model import SCORES, ServingModel, require_columns, saved_preprocessing
+from kfp_hybrid.scoring.core import Core, find_core
+from kfp_hybrid.scoring.difference import largest_difference
+from kfp_hybrid.scoring.saved_model import ServingModel, require_columns, saved_preprocessing
 from kfp_hybrid.step import StepError
 
 Array = np.ndarray[Any, Any]
 
 _NOTHING = np.empty((0, 0))  # ids of no feature
-
-CORE = "core"
-TOLERANCE = 1e-5  # what train_model allows between `core` and `serving_default`
 
 
 @dataclass
@@ -135,7 +132,7 @@ class PreprocessedPredictor:
         return self._run(inputs)
 
 
-def open_saved_model(path: Path, threads: int) -> tuple[SignaturePredictor, PreprocessedPredictor | None]:
+def open_saved_model(path: Path, threads: int) -> tuple[SignaturePredictor, Core | None]:
     """Load a SavedModel.
 
     Args:
@@ -143,7 +140,7 @@ def open_saved_model(path: Path, threads: int) -> tuple[SignaturePredictor, Prep
         threads: threads of one operation. TensorFlow takes the number once in a process, before it computes anything.
 
     Returns:
-        What runs `serving_default`, and what runs `core` where the model has that and its preprocessing.
+        What runs `serving_default`, and `core` where the model has that and its preprocessing.
 
     Raises:
         StepError: it cannot be loaded, or its signature cannot be used.
@@ -154,15 +151,7 @@ def open_saved_model(path: Path, threads: int) -> tuple[SignaturePredictor, Prep
     with contextlib.suppress(RuntimeError):  # it has computed something in this process
         tf.config.threading.set_intra_op_parallelism_threads(threads)
     model = ServingModel(path, "model")
-    preprocessing = saved_preprocessing(path)
-    core = model.signature(CORE)
-    if preprocessing is None or core is None:
-        return SignaturePredictor(model), None
-
-    def run(inputs: Mapping[str, Array]) -> Array:
-        return core(**{name: tf.constant(values) for name, values in inputs.items()})[SCORES].numpy()
-
-    return SignaturePredictor(model), PreprocessedPredictor(preprocessing.features, preprocessing, run)
+    return SignaturePredictor(model), find_core(model, saved_preprocessing(path))
 
 
 def open_bundle(path: Path, threads: int) -> tuple[PreprocessedPredictor, Answer]:
@@ -183,29 +172,25 @@ def open_bundle(path: Path, threads: int) -> tuple[PreprocessedPredictor, Answer
     return predictor, Answer(model.task, model.label, tuple(model.classes))
 
 
-def largest_difference(predictor: Predictor, reference: Predictor, rows: pa.RecordBatch) -> float:
+def difference_from(reference: Predictor, predictor: Predictor, rows: pa.RecordBatch) -> float:
     """The largest difference of a score of two predictors: absolute, or relative to scores greater than 1."""
-    found, expected = (p.scores(rows, Tally()).astype(np.float64) for p in (predictor, reference))
+    found, expected = (p.scores(rows, Tally()) for p in (predictor, reference))
     if found.shape != expected.shape:
         raise StepError(f"the bundle gives {found.shape[1]} scores per row, the model {expected.shape[1]}; they differ")
-    difference = np.abs(found - expected) / np.maximum(1.0, np.abs(expected))
-    return float(np.nanmax(difference, initial=0.0))
+    return largest_difference(found, expected)
 
 
 def faster_if_equal(
-    signature: SignaturePredictor, core: PreprocessedPredictor | None, rows: pa.RecordBatch
-) -> tuple[Predictor, float]:
+    signature: SignaturePredictor, core: Core | None, rows: pa.RecordBatch
+) -> tuple[Predictor, float | None]:
     """`core` where it gives the scores of `serving_default` on these rows, and otherwise `serving_default`.
 
     Returns:
-        The predictor and its largest difference from `serving_default`.
+        The predictor and its largest difference from `serving_default`; None if there is nothing to compare.
     """
     if core is None:
+        return signature, None
+    difference = core.difference(rows, signature.scores(rows, Tally()))
+    if difference is None:
         return signature, 0.0
-    difference = largest_difference(core, signature, rows)
-    if difference <= TOLERANCE:
-        return core, difference
-    logging.warning(
-        "the signature core differs from serving_default by %.2g, so the slower serving_default is used", difference
-    )
-    return signature, 0.0
+    return PreprocessedPredictor(core.preprocessing.features, core.preprocessing, core.scores), difference

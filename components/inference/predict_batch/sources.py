@@ -96,14 +96,14 @@ def open_source(
         if source.reference and sample:
             reference, _ = predictors.open_saved_model(source.reference.path, threads)
             reference.require(columns)
-            difference = predictors.largest_difference(predictor, reference, sample)
+            difference = predictors.difference_from(reference, predictor, sample)
         return Opened(predictor, answer, _outputs(predictor, answer, sample), difference)
     path = source.files.path
     says = saved_preprocessing(path) is not None or task != "auto"
     own = find_answer(path, None, task, classes) if says else None
     signature, core = predictors.open_saved_model(path, threads)
     signature.require(columns)
-    if core is None or sample is None:
+    if sample is None:
         return Opened(signature, own, _outputs(signature, own, sample))
     faster, difference = predictors.faster_if_equal(signature, core, sample)
     return Opened(faster, own, _outputs(faster, own, sample), difference)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from kfp_hybrid.preprocessing import Categorical, Label, Numeric, Preprocessing
-from kfp_hybrid.serving.loading import ModelSource, warm_up
+from kfp_hybrid.serving.loading import ModelSource
 from kfp_hybrid.serving.rows import InvalidRows, Reader
 from kfp_hybrid.step import StepError
 
@@ -23,11 +23,15 @@ ROWS = {"a": [1, 2.5, None], "wind speed": [10, None, 30.0], "c": ["x", None, "o
 
 
 class Trained(tf.Module):
-    """As train_model exports: `core` behind the preprocessing, `serving_default` with it; `shift` sets them apart."""
+    """As train_model exports: `core` behind the preprocessing, `serving_default` with it.
 
-    def __init__(self, shift=0.0):
+    `shift` sets them apart, for rows of which `a` is greater than `above`.
+    """
+
+    def __init__(self, shift=0.0, above=-np.inf):
         super().__init__()
         self.shift = shift
+        self.above = above
 
     def core(self, numeric, bucket, categorical):
         total = tf.reduce_sum(numeric, 1) + tf.cast(
@@ -53,7 +57,7 @@ class Trained(tf.Module):
                 numeric.append((tf.where(missing, n.missing, values) - n.mean) / n.std)
                 buckets.append(bucket(values, missing, n.boundaries))
             scores = self.core(tf.stack(numeric, 1), tf.stack(buckets, 1), ids.lookup(c)[:, tf.newaxis])["scores"]
-            return {"scores": scores + self.shift}
+            return {"scores": scores + tf.where(a > self.above, self.shift, 0.0)[:, tf.newaxis]}
 
         core = tf.function(self.core, input_signature=[
             tf.TensorSpec([None, 2], tf.float32, "numeric"), tf.TensorSpec([None, 2], tf.int32, "bucket"),
@@ -98,11 +102,13 @@ def test_core_gives_what_serving_default_gives(trained, caplog):
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_serving_default_is_used_where_core_differs_from_it(tmp_path, caplog):
-    Trained(shift=0.01).save(tmp_path)
-    servable = ModelSource(str(tmp_path), "m").load()
-    assert "the signature core differs from serving_default by 0.01" in caplog.text
-    assert warm_up(servable) == 0.0
+@pytest.mark.parametrize("above", [-np.inf, 1.5])
+def test_serving_default_is_used_where_core_differs_from_it_for_some_rows(tmp_path, caplog, above):
+    Trained(0.25, above).save(tmp_path / "model")
+    servable = ModelSource(str(tmp_path / "model"), "m").load()
+    same, shifted = servable.predict({"a": [0.0, 2.5], "wind speed": [10, 10], "c": ["x", "x"]})[:, 0]
+    assert shifted > 0.25 + same if above > 0 else same > 0.25
+    assert "core differs from serving_default by 0.25" in caplog.text
 
 
 def test_rows_of_the_edge_bundle_beside_it_are_its_samples(trained, tmp_path):

@@ -161,8 +161,18 @@ def skewed(model, tmp_path_factory):
     return save_changed(model, tmp_path_factory.mktemp("skewed") / "model", late_flights_inverted)
 
 
-def test_training_serving_skew_is_found_and_the_worst_row_is_named_with_its_features(judge, skewed):
+def test_a_core_that_disagrees_with_what_was_evaluated_is_not_what_is_served(judge, skewed):
     verdict = judge(skewed)
+    assert verdict.servable, verdict.reason
+    assert verdict.metrics["offline_max_difference"] < 1e-5
+
+
+def test_training_serving_skew_is_found_and_the_worst_row_is_named_with_its_features(judge, model, tmp_path):
+    def beside_many_others(scores, inputs):  # as by a normalization that looks at the batch
+        many = tf.size(inputs["dep_delay"]) > SMALL["batch_rows"]
+        return tf.where(many, late_flights_inverted(scores, inputs), scores)
+
+    verdict = judge(save_changed(model, tmp_path / "model", beside_many_others))
     assert not verdict.servable
     assert verdict.reason.startswith("not servable: served scores are not those offline: largest difference 0.")
     assert '"dep_delay": ' in verdict.reason and " of eval {" in verdict.reason
