@@ -133,6 +133,10 @@ install_kserve() { # its controller and runtimes; not its controller for LLMs, w
   # There is no Knative here.
   on_cluster -n kserve patch configmap inferenceservice-config --type merge \
     --patch '{"data": {"deploy": "{\"defaultDeploymentMode\": \"Standard\"}"}}'
+  # This collection's model server, which KServe finds by the format of a model.
+  kubectl kustomize manifests/serving > "$work/serving.yaml"
+  sed "s|ghcr.io/kfp-hybrid/|$registry/|" "$work/serving.yaml" > "$state/serving.yaml"
+  on_cluster apply --server-side --force-conflicts -f "$state/serving.yaml"
 }
 
 apply_kserve() { # URL of a kustomization; in the sources, the images of KServe have no version

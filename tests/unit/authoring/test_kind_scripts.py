@@ -44,6 +44,7 @@ case "$name $*" in
 esac
 exit 0
 """
+APPLY = "kubectl --context kind-kfp apply"
 UPSTREAM = "kind: Deployment\nspec:\n  image: ghcr.io/kubeflow/kfp-frontend:2.17.0\n"
 
 
@@ -110,14 +111,13 @@ def position(calls, start):
 
 
 def test_everything_is_set_up_in_the_order_in_which_it_is_needed(up):
-    apply = "kubectl --context kind-kfp apply"
     order = ["docker run --detach --restart unless-stopped --name kfp-registry --publish 127.0.0.1:5001:5000 ",
              "kind create cluster --config manifests/kind/cluster.yaml", "docker network connect kind kfp-registry",
              "docker push localhost:5001/kfp-hybrid/validation:",
-             f"{apply} --server-side --force-conflicts -f .cache/kind/cluster-scoped.yaml",
-             f"{apply} --server-side --force-conflicts -f .cache/kind/kfp.yaml",
-             "kubectl --context kind-kfp -n kubeflow wait --for=condition=available", f"{apply} -n kubeflow -f -",
-             f"{apply} -k .cache/kind", "kubectl --context kind-kfp -n kubeflow wait --for=condition=complete",
+             f"{APPLY} --server-side --force-conflicts -f .cache/kind/cluster-scoped.yaml",
+             f"{APPLY} --server-side --force-conflicts -f .cache/kind/kfp.yaml",
+             "kubectl --context kind-kfp -n kubeflow wait --for=condition=available", f"{APPLY} -n kubeflow -f -",
+             f"{APPLY} -k .cache/kind", "kubectl --context kind-kfp -n kubeflow wait --for=condition=complete",
              "kfp-hybrid run train_and_publish --target kind --watch"]  # fmt: skip
     positions = [position(up.calls, start) for start in order]
     assert positions == sorted(positions)
@@ -176,7 +176,12 @@ def test_without_minimal_kserve_is_installed_and_serves(scripts):
     source = "kubectl kustomize https://github.com/kserve/kserve/config"
     order = [f"{source}/{part}?ref=v0.20.0" for part in ("crd/full", "overlays/standalone/kserve", "runtimes")]
     positions = [position(done.calls, start) for start in order]
+    positions.append(position(done.calls, "kubectl --context kind-kfp -n kserve patch configmap"))
+    positions.append(position(done.calls, f"{APPLY} --server-side --force-conflicts -f .cache/kind/serving.yaml"))
     assert positions == sorted(positions)
+    runtimes = yaml.safe_load_all((scripts.root / ".cache/kind/serving.yaml").read_text())
+    images_used = [container["image"] for runtime in runtimes for container in runtime["spec"]["containers"]]
+    assert len(images_used) == 2 and all(image.startswith("localhost:5001/kfp-hybrid/") for image in images_used)
     assert profiles.load(scripts.root / ".cache/kind/kfp-hybrid.toml").targets["kind"].serving == "kserve"
     assert not any(call.startswith("kfp-hybrid run") for call in done.calls)
 
