@@ -333,6 +333,12 @@ def test_every_pipeline_is_there_as_resources_too():
         assert version["spec"]["pipelineSpec"]["pipelineInfo"]["name"] == version["spec"]["pipelineName"]
 
 
+def test_the_page_gives_pull_secrets_to_every_account_that_pods_have():
+    (accounts,) = re.findall(r"for account in (.*); do", (ROOT / "docs/onprem.md").read_text())
+    made = {each["metadata"]["name"] for each in overlay("airgapped") if each["kind"] == "ServiceAccount"}
+    assert set(accounts.split()) == made | {"default"}
+
+
 def test_the_pages_of_the_installation_name_only_folders_that_are_there():
     text = (ROOT / "docs/onprem.md").read_text()
     to_be_made = {"manifests/secrets/object-store.env", "manifests/overlays/team-b"}
