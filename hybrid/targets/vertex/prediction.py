@@ -35,7 +35,7 @@ def predict_batch(
     """
     wanted = resources_for(resources) if resources else Resources()
     if not is_registered(model):
-        configured = functools.partial(configure, profile, resources_for)
+        configured = functools.partial(configure, profile, resources_for, secrets=["storage"])
         predicting = functools.partial(configured, resources=resources)
         inputs = {"model": model, "examples": examples, "key_columns": key_columns}
         return predict_in_steps(wanted.nodes, predicting, configured, **inputs)
