@@ -142,8 +142,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _batches(inputs: Inputs) -> Iterator[Inputs]:
+    """The rows in batches of one size: TensorFlow's calibration cannot change it. The last two may share rows."""
     rows = len(next(iter(inputs.values())))
-    for start in range(0, rows, CALIBRATION_BATCH_ROWS):
+    last = max(0, rows - CALIBRATION_BATCH_ROWS)
+    for start in [*range(0, last, CALIBRATION_BATCH_ROWS), last]:
         yield {name: values[start : start + CALIBRATION_BATCH_ROWS] for name, values in inputs.items()}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kfp_hybrid.components.deployment.export_tflite.conversion import SourceModel
-from kfp_hybrid.components.deployment.export_tflite.quantization import QUANTIZATIONS, convert
+from kfp_hybrid.components.deployment.export_tflite.quantization import QUANTIZATIONS, convert, requantize
 from kfp_hybrid.components.deployment.export_tflite.report import write_report
 from kfp_hybrid.components.deployment.export_tflite.request import check_request
 from kfp_hybrid.components.deployment.export_tflite.variants import Variant
@@ -147,6 +147,13 @@ def test_what_is_too_large_is_not_fallen_back_on(case):
 
 def test_int8_calibrated_on_rows_of_the_split_is_accepted(bench):
     assert bench.measure(convert(bench.frozen, "int8", bench.calibration)).accepted
+
+
+@pytest.mark.parametrize("variant", ["int8", "aeq_int8"])
+def test_any_number_of_rows_calibrates(bench, variant):
+    some = {name: values[:317] for name, values in bench.calibration.items()}
+    made = convert(bench.frozen, variant, some) if variant == "int8" else requantize(bench.float32, variant, some)
+    assert bench.measure(made, variant).accepted
 
 
 @pytest.mark.parametrize("calibration", ["zeros", "one row"])
