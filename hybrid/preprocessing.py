@@ -41,7 +41,7 @@ RESERVED_IDS = 2
 FEW_ROWS = 256  # up to so many, a call of numpy costs more than what it computes
 
 # What TensorFlow accepts as the name of a function's argument and of the node that it becomes.
-_ARGUMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_ARGUMENT_NAME = re.compile(r"(?!self$)[A-Za-z][A-Za-z0-9_]*")
 
 Rows = Union["pa.RecordBatch", Mapping[str, Any]]
 

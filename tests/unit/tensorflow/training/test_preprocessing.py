@@ -189,12 +189,13 @@ def test_a_file_that_is_absent_or_no_json_is_refused(tmp_path):
 
 
 def test_names_that_tensorflow_cannot_use_are_adapted_without_collisions():
-    names = ("plain", "dep delay (min)", "dep delay [min]", "class", "1st", "ünï", "_x", "feature_class")
+    names = ("plain", "dep delay (min)", "dep delay [min]", "class", "1st", "ünï", "_x", "feature_class", "self")
     numeric = tuple(Numeric(name, 0.0, 1.0, 0.0, ()) for name in names)
     adapted = Preprocessing("regression", Label("y"), numeric, ()).serving_names
     assert adapted["plain"] == "plain"
     assert adapted["feature_class"] == "feature_class"
     assert adapted["class"] == "feature_class_"
+    assert adapted["self"] == "feature_self"  # which functions of TensorFlow call their own first argument
     assert len(set(adapted.values())) == len(names)
     assert all(name.isidentifier() and name.isascii() for name in adapted.values())
 
