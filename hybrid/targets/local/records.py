@@ -61,16 +61,17 @@ def status(folder: Path) -> RunStatus:
         UserError: there is no such run.
     """
     record = _read(folder)
-    state, message = record["state"], record["message"]
-    if state == "running" and not _is_running(folder):
-        state, message = "failed", "its process was killed"
+    if record["state"] == "running" and not _is_running(folder):
+        record = _read(folder)  # it may have ended since, and said how
+        if record["state"] == "running":
+            record |= {"state": "failed", "message": "its process was killed"}
     return RunStatus(
         id=folder.name,
         name=folder.name.rsplit("-", 3)[0],
-        state=state,
+        state=record["state"],
         created=datetime.datetime.fromisoformat(record["created"]),
         url=str(folder.absolute()),
-        message=message,
+        message=record["message"],
         steps=tuple(StepStatus(**step) for step in record["steps"]),
     )
 
