@@ -221,22 +221,25 @@ def processes_with(marker):
 def test_stopping_a_run_leaves_no_process_behind(command_line, number, status):
     marker = f"marker-{os.getpid()}-{number}"
     run = command_line.start("run", command_line.compile(sleeping), "-p", f"marker={marker}")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not any(f"# {marker}" in " ".join(p.info["cmdline"]) for p in processes_with(marker)):
         assert time.monotonic() < deadline and run.poll() is None
         time.sleep(0.1)
     run.send_signal(number)
-    output, _ = run.communicate(timeout=30)
+    output, _ = run.communicate(timeout=120)
     assert run.returncode == status, output
     assert "Traceback" not in output
-    assert processes_with(marker) == []
+    deadline = time.monotonic() + 120
+    while processes_with(marker):  # what was killed may need a moment to go
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_two_runs_at_once_do_not_collide(command_line):
     package = command_line.compile(two_steps)
     runs = [command_line.start("run", package, "-p", f"text={'x' * n}") for n in range(1, 5)]
     for run in runs:
-        output, _ = run.communicate(timeout=120)
+        output, _ = run.communicate(timeout=300)
         assert run.returncode == 0, output
     assert len(command_line.runs()) == 4
 

@@ -29,8 +29,8 @@ def run_under_way(command_line):
     """A run that has begun its only step."""
     package = command_line.compile(waiting)
     process = command_line.start("run", package, "-p", f"marker={command_line.folder.name}")
-    deadline = time.monotonic() + 60
-    while not list(command_line.folder.glob("kfp-hybrid-runs/*/logs/wait.log")):
+    deadline = time.monotonic() + 120
+    while not any("waiting" in log.read_text() for log in command_line.folder.glob("kfp-hybrid-runs/*/logs/wait.log")):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
     yield command_line, process, command_line.runs()[0].name
@@ -62,7 +62,7 @@ def test_cancel_stops_the_step_and_the_run(run_under_way):
     command_line, process, run = run_under_way
     cancelled = command_line("cancel", run)
     assert cancelled.returncode == 0, cancelled.stderr
-    assert process.wait(30) == 128 + signal.SIGTERM
+    assert process.wait(120) == 128 + signal.SIGTERM
     assert not steps_of(command_line)
     assert "cancelled" in command_line("runs").stdout
     again = command_line("cancel", run)
@@ -84,7 +84,7 @@ def test_watching_a_run_ends_with_the_run(command_line):
     while not list(command_line.folder.glob("kfp-hybrid-runs/*/run.json")):
         time.sleep(0.1)
     watched = command_line("watch", command_line.runs()[0].name)
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     assert watched.returncode == 0, watched.stderr
     assert "succeeded" in watched.stdout
 

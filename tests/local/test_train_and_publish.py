@@ -187,7 +187,7 @@ def test_training_that_is_killed_goes_on_where_it_was(command_line):
     process = training_process(command_line.folder)
     assert process is not None
     os.kill(process.pid, signal.SIGKILL)
-    output, _ = started.communicate(timeout=60)
+    output, _ = started.communicate(timeout=300)
     assert started.returncode == 1
     assert "ended by SIGKILL" in output
     assert not (command_line.folder / "models").exists()

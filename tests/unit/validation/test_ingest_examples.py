@@ -5,7 +5,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pyarrow as pa
@@ -276,12 +275,20 @@ def test_progress_is_logged(tmp_path, source, monkeypatch, caplog):
 
 # --- nothing half-written
 
-SLOW = """
-import sys
+HELD = """
+import sys, time
+from pathlib import Path
 from kfp_hybrid.step import step
-from kfp_hybrid.components.data_processing.ingest_examples.ingest import Request, ingest_examples
+from kfp_hybrid.components.data_processing.ingest_examples import ingest
+
+def hold(ingestion):
+    if list(Path(sys.argv[1]).parent.glob(".*/train/*.parquet")):
+        print("in the midst", flush=True)
+        time.sleep(600)
+
+ingest._Ingestion._log_progress = hold
 with step():
-    ingest_examples(sys.argv[1], Request(source=sys.argv[2], split_ratios={"train": 1.0}))
+    ingest.ingest_examples(sys.argv[1], ingest.Request(source=sys.argv[2], split_ratios={"train": 1.0}))
 """
 
 
@@ -294,11 +301,9 @@ def test_a_killed_step_leaves_nothing_under_the_final_name(tmp_path, number):
         (big / f"{file}.csv").write_text(content)
     output = tmp_path / "run" / "examples"
     output.parent.mkdir()
-    process = subprocess.Popen([sys.executable, "-c", SLOW, str(output), str(big)], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not list(output.parent.glob(".*/train/*.parquet")) and time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
+    command = [sys.executable, "-c", HELD, str(output), str(big)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == b"in the midst\n"
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 143)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -254,7 +255,10 @@ def test_a_saved_model_that_is_damaged_is_called_so(case, tmp_path):
 
 
 def test_a_stopped_step_stops_the_conversion_too(case, tmp_path):
-    """SIGTERM while TensorFlow works: no process and no half-written output is left."""
+    """SIGTERM while TensorFlow works, here one that never ends: no process and no half-written output is left."""
+    (tmp_path / "endless").mkdir()
+    (tmp_path / "endless/tensorflow.py").write_text("import time\ntime.sleep(600)\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'endless'}:{os.environ['PYTHONPATH']}"}
     script = (
         "import sys, os, logging; from pathlib import Path; from kfp_hybrid.step import step\n"
         "from kfp_hybrid.components.deployment.export_tflite.converter import run_conversion\n"
@@ -262,12 +266,12 @@ def test_a_stopped_step_stops_the_conversion_too(case, tmp_path):
         "with step(): run_conversion(Job(sys.argv[1], sys.argv[2], 'eval', 100, 'train', 100, ('int8',), sys.argv[3]))"
     )
     command = [sys.executable, "-c", script, str(case.model), str(case.examples), str(tmp_path)]
-    step = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    step = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     assert "starting TensorFlow" in step.stderr.readline()
     children = Path(f"/proc/{step.pid}/task/{step.pid}/children").read_text().split()
     assert len(children) == 1
     step.terminate()
-    assert step.wait(20) == 143
+    assert step.wait(120) == 143
     assert not Path(f"/proc/{children[0]}").exists()
 
 

@@ -135,7 +135,7 @@ def bad_server(tmp_path):
         log.touch()
         process = subprocess.Popen([sys.executable, "-c", BAD_SERVER, mode], stdout=subprocess.PIPE)
         started.append(process)
-        client = Client("127.0.0.1", int(process.stdout.readline()), "candidate", 10.0)
+        client = Client("127.0.0.1", int(process.stdout.readline()), "candidate", 120.0)
         return Server(process, client, 0.0, log)
 
     yield start
@@ -247,7 +247,7 @@ def test_the_server_ends_with_the_step_however_that_ends(how):
         server = int(step.stdout.readline())
         assert is_running(server)
         step.send_signal(how)
-        step.communicate(timeout=60)
+        step.communicate(timeout=120)
         end = time.monotonic() + 60
         while is_running(server):
             assert time.monotonic() < end, "the server outlives the step"

@@ -17,6 +17,17 @@ from kfp_hybrid.components.training.train_distributed.request import NODE_LOST, 
 from kfp_hybrid.components.training.train_model.parameters import Parameters
 
 WORKER = "kfp_hybrid.components.training.train_distributed.worker"
+HELD_WORKER = f"""
+import logging, runpy, time
+make_record = logging.getLogRecordFactory()
+def hold(*arguments, **more):
+    record = make_record(*arguments, **more)
+    if "epoch 2/" in record.getMessage():
+        time.sleep(600)
+    return record
+logging.setLogRecordFactory(hold)
+runpy.run_module({WORKER!r}, run_name="__main__")
+"""
 TRAIN = """
 import sys
 from kfp_hybrid.components.training.train_distributed.request import Request
@@ -70,13 +81,14 @@ def start(tmp_path):
 @pytest.fixture
 def start_node(start):
     """Starts a node as its pod would."""
-    return lambda request, index: start(
-        ["-m", WORKER], {VARIABLE: request.to_json(), "JOB_COMPLETION_INDEX": str(index)}
+    return lambda request, index, held=False: start(
+        ["-c", HELD_WORKER] if held else ["-m", WORKER],
+        {VARIABLE: request.to_json(), "JOB_COMPLETION_INDEX": str(index)},
     )
 
 
 def finish(process):
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     return process.returncode, output
 
 
@@ -130,7 +142,7 @@ def test_two_nodes_hand_back_the_model_that_train_model_makes_on_two_workers(
 
 def test_a_node_that_is_stopped_makes_the_others_end_so_that_all_can_start_again(ask, start_node, tmp_path):
     request = ask(epochs=4)
-    nodes = [start_node(request, index) for index in range(2)]
+    nodes = [start_node(request, 0), start_node(request, 1, held=True)]
     wait_for_epoch(nodes[1], 1)
     nodes[1].send_signal(signal.SIGTERM)
     status, output = finish(nodes[1])

@@ -23,6 +23,15 @@ if devices > 1:
     import tensorflow as tf
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
+if "TEST_HOLD_BEFORE" in os.environ:
+    import logging, time
+    make_record = logging.getLogRecordFactory()
+    def hold(*arguments, **more):
+        record = make_record(*arguments, **more)
+        if os.environ["TEST_HOLD_BEFORE"] in record.getMessage():
+            time.sleep(600)
+        return record
+    logging.setLogRecordFactory(hold)
 from kfp_hybrid.step import step
 from kfp_hybrid.components.training.train_model import training
 examples, statistics, schema, parameters, out = sys.argv[1:]
@@ -84,7 +93,7 @@ def wait_for_epoch(process, number):
 def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been_killed(start, tmp_path, changes):
     options = {"epochs": 12, "hyperparameters": {"dropout": 0.2}, "checkpoint_dir": str(tmp_path / "checkpoints")}
     expected, _ = finish(start("whole", **{**options, **changes, "checkpoint_dir": str(tmp_path / "elsewhere")}))
-    killed = start("killed", **{**options, **changes})
+    killed = start("killed", {"TEST_HOLD_BEFORE": "epoch 3/"}, **{**options, **changes})
     wait_for_epoch(killed, 2)
     time.sleep(0.05)  # somewhere inside the third epoch
     os.kill(killed.pid, signal.SIGKILL)
@@ -102,7 +111,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been_killed(start, 
 
 def test_a_changed_training_does_not_go_on_from_foreign_checkpoints(start, tmp_path):
     options = {"epochs": 12, "checkpoint_dir": str(tmp_path / "checkpoints")}
-    killed = start("killed", **options)
+    killed = start("killed", {"TEST_HOLD_BEFORE": "epoch 2/"}, **options)
     wait_for_epoch(killed, 1)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
@@ -113,13 +122,14 @@ def test_a_changed_training_does_not_go_on_from_foreign_checkpoints(start, tmp_p
 
 def test_sigterm_stops_a_training_without_a_trace_and_it_can_go_on(start, tmp_path):
     environment = {"KFP_HYBRID_CHECKPOINTS": str(tmp_path / "runner")}
-    stopped = start("out", environment, epochs=50)
+    stopped = start("out", environment, epochs=100_000)
     wait_for_epoch(stopped, 1)
     stopped.terminate()
-    assert stopped.wait(timeout=60) == 143
+    stopped.communicate(timeout=120)
+    assert stopped.returncode == 143
     assert [file.name for file in (tmp_path / "out").iterdir()] == []
     assert len(list((tmp_path / "runner").iterdir())) == 1
-    resumed = start("out", environment, epochs=50)
+    resumed = start("out", environment, epochs=100_000)
     for line in resumed.stderr:
         if "going on after epoch" in line:
             break
@@ -173,7 +183,7 @@ def test_two_workers_learn_what_one_device_learns_and_the_chief_publishes(start,
 @pytest.mark.parametrize(("limit", "what"), [(10_000, "cannot write a checkpoint"), (110_000, "cannot write .*model:")])
 def test_a_full_disk_is_one_line_and_leaves_no_half_model(start, tmp_path, limit, what):
     process = start("full", {"TEST_FILE_BYTES": str(limit)}, epochs=1, checkpoint_dir=str(tmp_path / "checkpoints"))
-    _, log = process.communicate(timeout=120)
+    _, log = process.communicate(timeout=300)
     assert process.returncode == 1, log
     assert re.match(f"error: {what}", log.splitlines()[-1]), log
     assert "Traceback" not in log
@@ -190,7 +200,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_model(start, tmp_path, limit
 )
 def test_a_strategy_without_its_machines_is_one_line(start, strategy, environment, message):
     process = start("none", environment, strategy=strategy)
-    _, log = process.communicate(timeout=120)
+    _, log = process.communicate(timeout=300)
     assert process.returncode == 1
     assert log.splitlines()[-1].startswith("error: ")
     assert message in log.splitlines()[-1]
