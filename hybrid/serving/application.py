@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 
@@ -132,7 +133,7 @@ class Application:
 
     def _find(self, exchange: Exchange) -> Target:
         method = "GET" if exchange.method == "HEAD" else exchange.method
-        path = exchange.target.partition(b"?")[0].decode("ascii", "replace")
+        path = unquote(exchange.target.partition(b"?")[0].decode("ascii", "replace"))
         if handler := self.routes.get((method, path)):
             return Target(lambda exchange, version: handler(exchange))
         found = self._targets(path)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.serving import inference_pb2 as messages
@@ -170,9 +171,21 @@ class InferenceService:
             "ModelInfer": (self.model_infer, messages.ModelInferRequest, messages.ModelInferResponse),
         }
         return {
-            name: grpc.unary_unary_rpc_method_handler(method, asked.FromString, answered.SerializeToString)
+            name: grpc.unary_unary_rpc_method_handler(self._decoding(method, asked), None, answered.SerializeToString)
             for name, (method, asked, answered) in methods.items()
         }
+
+    def _decoding(self, method: Method, asked: Any) -> Method:
+        """A method of bytes: those that are no message are the client's mistake, not an error of the server."""
+
+        async def decoded(request: bytes, context: Context) -> Any:
+            try:
+                message = asked.FromString(request)
+            except DecodeError as error:
+                await self._fail(context, grpc.StatusCode.INVALID_ARGUMENT, f"this is no {asked.__name__}: {error}")
+            return await method(message, context)
+
+        return decoded
 
     async def check(self, request: bytes, context: Context) -> bytes:
         """The call Check of gRPC's health service, for whatever service; the messages as bytes."""

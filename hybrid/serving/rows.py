@@ -1,5 +1,7 @@
 """The rows of a request: read from JSON values, checked against the features of the model, joined into a batch."""
 
+import base64
+import contextlib
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -153,6 +155,8 @@ class Reader:
         for position, values in enumerate(tuples):
             types = tuple(map(type, values))
             if types not in known:
+                if list in types or dict in types:
+                    values = tuples[position] = tuple(map(_unwrapped, self.features, values))
                 for feature, value in zip(self.features, values, strict=True):
                     _check_value(feature, value, position)
                 if len(known) < KNOWN_TYPES and not any(map(_depends_on_value, self.features, types)):
@@ -171,8 +175,20 @@ class Reader:
 
 
 def _depends_on_value(feature: Feature, kind: type) -> bool:
-    """Whether a value of that type may be right or wrong: a list, or a number that may be whole."""
-    return bool(feature.shape) or (kind is float and feature.datatype.startswith("INT"))
+    """Whether a value of that type may be right or wrong: a list, an object, or a number that may be whole."""
+    return kind in (list, dict) or (kind is float and feature.datatype.startswith("INT"))
+
+
+def _unwrapped(feature: Feature, value: Any) -> Any:
+    """A value in the other ways in which TensorFlow Serving takes it: [value], and texts as {"b64": bytes}."""
+    if feature.shape:
+        return value
+    if type(value) is list and len(value) == 1:
+        value = value[0]
+    if feature.kind == TEXT and type(value) is dict and value.keys() == {"b64"}:
+        with contextlib.suppress(TypeError, ValueError):  # that it is an object is told then
+            value = base64.b64decode(value["b64"], validate=True).decode("utf-8")
+    return value
 
 
 def _checked_column(feature: Feature, values: Any) -> Any:
@@ -209,7 +225,8 @@ def _check_value(feature: Feature, value: Any, position: int) -> None:
         right = kind is int or kind is str or (kind is float and (value.is_integer() or value != value))
     if right:
         return
-    wanted = {NUMBER: "a number", TEXT: "a text", INTEGER_CATEGORY: "a whole number"}[feature.kind]
+    whole = feature.kind == INTEGER_CATEGORY or feature.datatype.startswith("INT")
+    wanted = "a text" if feature.kind == TEXT else "a whole number" if whole else "a number"
     raise InvalidRows(f"row {position}: feature {feature.name!r} is {_shown(value)}; it must be {wanted}")
 
 

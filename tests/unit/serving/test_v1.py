@@ -17,6 +17,18 @@ def test_columns_are_answered_with_outputs(shared):
     assert answer.json() == {"outputs": [16.0, 28.0]}
 
 
+def test_values_may_stand_in_brackets_as_models_of_n_by_1_inputs_are_asked(shared):
+    row = {"a": [1], "b": [10], "c": ["x"]}
+    assert shared("sum").predict([row, {**ROW, "b": [None]}, ROW]) == [16.0, 6.0, 16.0]
+    columns = {"a": [[1], [2]], "b": [[10], [20]], "c": [["x"], [None]]}
+    answer = shared("sum").post("/v1/models/model:predict", {"inputs": columns})
+    assert answer.json() == {"outputs": [16.0, 28.0]}
+
+
+def test_texts_may_come_as_base64_of_their_utf_8(shared):
+    assert shared("sum").predict([{**ROW, "c": {"b64": "eA=="}}, {**ROW, "c": [{"b64": "eQ=="}]}]) == [16.0, 17.0]
+
+
 def test_a_binary_model_is_answered_with_the_probability_of_the_positive_class(shared):
     assert shared("late").predict([ROW]) == [pytest.approx(0.40131238, abs=1e-6)]
 
@@ -68,7 +80,12 @@ def test_a_body_of_another_form_is_refused(shared, body, message):
     [
         ({"a": "1"}, "row 1: feature 'a' is the text '1'; it must be a number"),
         ({"a": True}, "row 1: feature 'a' is true; it must be a number"),
-        ({"a": [1]}, "row 1: feature 'a' is a list; it must be a number"),
+        ({"a": [1, 2]}, "row 1: feature 'a' is a list; it must be a number"),
+        ({"a": [None, 1]}, "row 1: feature 'a' is a list; it must be a number"),
+        ({"a": ["1"]}, "row 1: feature 'a' is the text '1'; it must be a number"),
+        ({"a": {"b64": "MQ=="}}, "row 1: feature 'a' is an object; it must be a number"),
+        ({"c": {"b64": "no base64"}}, "row 1: feature 'c' is an object; it must be a text"),
+        ({"c": {"b64": "/w=="}}, "row 1: feature 'c' is an object; it must be a text"),
         ({"c": 5}, "row 1: feature 'c' is the number 5; it must be a text"),
         ({"c": {}}, "row 1: feature 'c' is an object; it must be a text"),
         ({"d": 1}, "row 1: feature 'd' is not one of the model; it wants a, b, c"),
@@ -95,7 +112,7 @@ def test_columns_of_different_lengths_are_refused(shared):
 def test_whole_numbers_are_wanted_where_the_model_takes_whole_numbers(shared):
     assert shared("plain").predict([{"a": 1.5, "n": 2.0}]) == [[1.5, 2.0, 1.0]]
     answer = shared("plain").post("/v1/models/model:predict", {"instances": [{"a": 1.5, "n": 2.5}]})
-    assert answer.json()["error"] == "row 0: feature 'n' is the number 2.5; it must be a number"
+    assert answer.json()["error"] == "row 0: feature 'n' is the number 2.5; it must be a whole number"
     answer = shared("plain").post("/v1/models/model:predict", {"instances": [{"a": 1.5, "n": None}]})
     assert "takes no missing value" in answer.json()["error"]
 
@@ -134,6 +151,8 @@ def test_the_features_are_described(shared):
         ("HEAD", "/v2/health/live", 200),
         ("GET", "/v1/models/model?x=1", 200),
         ("GET", "/", 200),
+        ("GET", "/v1/models/model%3Apredict", 405),
+        ("GET", "/v1/models/mod%65l", 200),
     ],
 )
 def test_paths(shared, method, path, status):

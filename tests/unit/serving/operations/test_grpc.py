@@ -188,6 +188,17 @@ def test_what_is_wrong_with_a_request_is_told(application):
     wrong(infer(), grpc.StatusCode.INTERNAL, "see the log of the server")
 
 
+def test_bytes_that_are_no_message_are_the_clients_mistake(application, caplog):
+    async def scenario():
+        async with listening(application) as channel:
+            return await channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(b"\xff\xff", timeout=120)
+
+    with pytest.raises(grpc.aio.AioRpcError, match="this is no ModelInferRequest") as error:
+        uvloop.run(scenario())
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert not caplog.records
+
+
 def test_a_full_queue_is_told_as_such(application):
     application.router.routes.primary.batcher.queued_rows = 1 << 30
     code, details = refused(application, "ModelInfer", infer())
