@@ -87,9 +87,13 @@ def in_registry(profile: KubeflowProfile, registry: str, others: list[ThirdParty
     """The profile with all images in `registry`, by tag: a digest changes on the way."""
     versions = profile.images.model_dump()
     kept = {name: version for name, version in versions.items() if version and not version.startswith("sha256:")}
-    serving = next((f"{registry}/{other.path}" for other in others if _serves(other, profile)), profile.serving_image)
     tags = profile.images.model_copy(update={**dict.fromkeys(versions), **kept})
-    return profile.model_copy(update={"registry": f"{registry}/{OURS}", "images": tags, "serving_image": serving})
+    moved = {"registry": f"{registry}/{OURS}", "images": tags}
+    if profile.server == "tensorflow-serving":
+        moved["serving_image"] = next(
+            (f"{registry}/{other.path}" for other in others if _serves(other, profile)), profile.serving_image
+        )
+    return profile.model_copy(update=moved)
 
 
 def _serves(other: ThirdParty, profile: KubeflowProfile) -> bool:

@@ -143,6 +143,16 @@ class _Cluster(Table):
     )
 
 
+def _refuse_unused_image(image: str | None, server: str, its_server: str) -> None:
+    """Refuse an image that the model server of the profile is not."""
+    if image and server != its_server:
+        raise PydanticCustomError(
+            "unused_image",
+            'is for server = "{server}"; set that too, or remove this',
+            {"key": "serving_image", "server": its_server},
+        )
+
+
 # -------------------------------------------------------------------------------------- how to sign in to Kubeflow
 
 
@@ -417,16 +427,17 @@ class KubeflowProfile(_Cluster):
         description="What serves models: KServe, or a plain Deployment and Service where there is no KServe.",
         examples=["deployment"],
     )
-    server: Literal["tensorflow-serving", "kfp-hybrid", "kfp-hybrid-tensorflow"] = Field(
-        default="tensorflow-serving",
-        description="The model server: TensorFlow Serving; or the one that `validate_serving` tries, on the edge "
-        "bundle of a model or (kfp-hybrid-tensorflow) on its SavedModel. With KServe it needs `manifests/serving`.",
-        examples=["kfp-hybrid"],
+    server: Literal["auto", "kfp-hybrid", "kfp-hybrid-tensorflow", "tensorflow-serving"] = Field(
+        default="auto",
+        description="The model server. auto is the one that `validate_serving` tries, on LiteRT for a model with an "
+        "edge bundle and without a GPU, otherwise on TensorFlow; kfp-hybrid is always LiteRT, "
+        "kfp-hybrid-tensorflow always TensorFlow. tensorflow-serving is that of others.",
+        examples=["kfp-hybrid-tensorflow"],
     )
     serving_image: Text | None = Field(
         default=None,
-        description='With serving = "deployment": the server\'s image; when left out, tensorflow/serving of Docker '
-        "Hub, or the image serving or tensorflow of this collection.",
+        description='With server = "tensorflow-serving" and serving = "deployment": its image; tensorflow/serving of '
+        "Docker Hub when left out.",
         examples=["registry.example.com:5000/ml/tensorflow-serving:2.19.1"],
     )
     security_context: bool = Field(
@@ -447,6 +458,11 @@ class KubeflowProfile(_Cluster):
             raise PydanticCustomError("missing_host", "is missing; only a port-forward needs none", {"key": "host"})
         return self
 
+    @model_validator(mode="after")
+    def _served_by_its_image(self) -> "KubeflowProfile":
+        _refuse_unused_image(self.serving_image, self.server, "tensorflow-serving")
+        return self
+
     def node_labels(self, resources: Resources) -> dict[str, str]:
         """The labels of nodes that a step with these resources may run on.
 
@@ -464,6 +480,9 @@ class KubeflowProfile(_Cluster):
     def node_tolerations(self, resources: Resources) -> list[Toleration]:
         """The taints that a step with these resources tolerates."""
         return [*self.tolerations, *(self.spot.tolerations if resources.spot and self.spot else ())]
+
+
+PREBUILT = "us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest"
 
 
 class VertexProfile(_Cluster):
@@ -501,15 +520,17 @@ class VertexProfile(_Cluster):
     labels: dict[CloudLabelKey, CloudLabelValue] = Field(
         default={}, max_length=64, description="Labels of runs, for instance for billing.", examples=[{"team": "ml"}]
     )
-    server: Literal["prebuilt", "kfp-hybrid", "kfp-hybrid-tensorflow"] = Field(
-        default="prebuilt",
-        description="The model server of endpoints and batch predictions: that of serving_image; or the one that "
-        "`validate_serving` tries, on the edge bundle of a model or (kfp-hybrid-tensorflow) on its SavedModel.",
-        examples=["kfp-hybrid"],
+    server: Literal["auto", "kfp-hybrid", "kfp-hybrid-tensorflow", "prebuilt"] = Field(
+        default="auto",
+        description="The model server of endpoints. auto is the one that `validate_serving` tries, on LiteRT for a "
+        "model with an edge bundle and without a GPU, otherwise on TensorFlow; kfp-hybrid is always LiteRT, "
+        "kfp-hybrid-tensorflow always TensorFlow. prebuilt is serving_image.",
+        examples=["kfp-hybrid-tensorflow"],
     )
-    serving_image: Text = Field(
-        default="us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest",
-        description='With server = "prebuilt": the image in which endpoints and batch predictions serve models.',
+    serving_image: Text | None = Field(
+        default=None,
+        description='With server = "prebuilt": the image in which endpoints serve models; a TensorFlow of Google\'s, '
+        f"{PREBUILT}, when left out.",
         examples=["us-docker.pkg.dev/vertex-ai/prediction/tf2-gpu.2-15:latest"],
     )
     template_repository: Url | None = Field(
@@ -534,6 +555,11 @@ class VertexProfile(_Cluster):
             raise ValueError("takes either network or network_attachment, not both")
         if self.reserved_ip_ranges and not self.network:
             raise ValueError("reserved_ip_ranges needs a network")
+        return self
+
+    @model_validator(mode="after")
+    def _served_by_its_image(self) -> "VertexProfile":
+        _refuse_unused_image(self.serving_image, self.server, "prebuilt")
         return self
 
     @model_validator(mode="after")

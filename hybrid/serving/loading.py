@@ -6,11 +6,9 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from kfp_hybrid import storage
-from kfp_hybrid.components.deployment.push_model.versions import LATEST
-from kfp_hybrid.edge import bundle as edge
+from kfp_hybrid import engines, storage
 from kfp_hybrid.scoring.difference import largest_difference
-from kfp_hybrid.scoring.model_files import POINTER, SAVED_MODEL, ModelFiles, model_files, version_files
+from kfp_hybrid.scoring.model_files import POINTER, ModelFiles, model_files, version_files, version_in_use
 from kfp_hybrid.serving.servable import LiteRTServable, Servable
 from kfp_hybrid.step import StepError
 
@@ -34,22 +32,14 @@ class ModelSource:
         self._engine = engine
 
     def latest(self) -> str:
-        """The version that a directory of versions is to be used in; "" where the place is no such directory.
-
-        LATEST names it; without that file, as TensorFlow Serving's directories are, it is the greatest number.
+        """The version that a directory of versions is to be used in; see `version_in_use`.
 
         Raises:
             StorageError: the place cannot be read.
         """
         if not storage.is_uri(self.place) and (Path(self.place) / POINTER).is_file():
             return ""
-        store = storage.open_store(self.place)
-        with contextlib.suppress(storage.NotFound):
-            return store.read(LATEST).decode("utf-8", "replace").strip()
-        if any(store.exists(name) for name in (SAVED_MODEL, edge.MODEL)):
-            return ""
-        numbers = [int(name) for name in store.folders() if name.isascii() and name.isdigit()]
-        return str(max(numbers)) if numbers else ""
+        return version_in_use(self.place)
 
     def load(self, version: str = "") -> Servable:
         """Load a version, and try it with its samples.
@@ -86,10 +76,8 @@ class ModelSource:
         """Choose the engine, and open the model with it."""
         bundle, saved = files.bundle, files.saved_model
         identity: tuple[str, str, str] = (self._name, version or files.version, files.digest)
-        engine = self._engine
-        if engine == "auto":
-            engine = "litert" if bundle and not (saved and _tensorflow_on_gpu()) else "tensorflow"
-        if engine == "litert":
+        engine = engines.choose(self._engine, engines.look_in(files.path), gpu=_tensorflow_on_gpu())
+        if engine == engines.LITERT:
             if bundle is None:
                 raise StepError(f"{files.path} has no edge bundle, so LiteRT cannot run it; leave --engine at auto")
             return LiteRTServable(bundle, *identity)

@@ -7,9 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from kfp_hybrid.cores import available_cores
+from kfp_hybrid.engines import ENGINES
 from kfp_hybrid.errors import UserError
-
-ENGINES = ("auto", "litert", "tensorflow")
 
 
 @dataclass(frozen=True)

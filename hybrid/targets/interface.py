@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 from kfp import dsl
 from rich.console import Console
 
-from kfp_hybrid import images
+from kfp_hybrid import engines, images
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.lint import ERROR, Finding, lint
 from kfp_hybrid.package import Package
@@ -108,6 +108,11 @@ class Target(ABC):
             service: The name of the service; it is made when it is not there.
             canary_percent: The share of requests that the new model answers; the rest goes to the one before.
         """
+
+    @property
+    def serving_engine(self) -> str:
+        """What computes in the model servers that `deploy` starts, for `validate_serving` to try the same."""
+        return engines.AUTO
 
     @abstractmethod
     def shift_traffic(self, *, service: Any, action: Any) -> None:

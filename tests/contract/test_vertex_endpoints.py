@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
 from gcs_server import Buckets, serve_gcs
 from vertex_registry import PARENT, START, FakeRegistry, ids
 
-from kfp_hybrid.components.deployment.plan_vertex_deployment.plan import _traffic_split, plan
+from kfp_hybrid.components.deployment.plan_vertex_deployment.plan import _Server, _traffic_split, plan
 from kfp_hybrid.components.deployment.shift_endpoint_traffic.shift import shift
 from kfp_hybrid.components.deployment.vertex_endpoints import DeployedModel
 from kfp_hybrid.google_api import GoogleApi
@@ -28,8 +28,9 @@ DIGEST = "sha256-" + "4f" * 32
 
 
 class Artifact:
-    def __init__(self, uri="gs://models/flights/3", **metadata):
+    def __init__(self, uri="gs://models/flights/3", path=None, **metadata):
         self.uri = uri
+        self.path = path
         self.metadata = metadata
 
 
@@ -63,8 +64,12 @@ def api(server):
     return GoogleApi(server.url, Credentials("a-token"), patience=2.0, poll_seconds=0)
 
 
-def planned(api, model=None, service="flights", canary_percent=10, **labels):
-    return plan(api, PARENT, model or pushed(), service, canary_percent, labels)
+IMAGES = {"kfp-hybrid": "r/serving:1", "kfp-hybrid-tensorflow": "r/tensorflow:1", "prebuilt": "eu.example/tf:2"}
+TENSORFLOW = _Server("r/tensorflow:1", "tensorflow")  # what serves a SavedModel
+
+
+def planned(api, model=None, service="flights", canary_percent=10, server="auto", **labels):
+    return plan(api, PARENT, model or pushed(), service, canary_percent, labels, server, IMAGES)
 
 
 # ---------------------------------------------------------------------------------------------------- the plan
@@ -75,7 +80,8 @@ def test_the_first_deployment_uploads_a_model_makes_an_endpoint_and_gets_all_req
     assert (made.deploy, made.upload, made.endpoint_exists) == (True, "model", False)
     assert (made.source_uri, made.model_name, made.endpoint_name) == ("gs://models/flights/3", "", "")
     assert made.traffic_split == {"0": "100"}
-    assert made.labels == {"team": "ml", "kfp_hybrid_digest": DIGEST[:63]}
+    labels = {"team": "ml", "kfp_hybrid_digest": DIGEST[:63], "kfp_hybrid_server": TENSORFLOW.label}
+    assert made.labels == labels
 
 
 def test_the_next_one_is_a_version_of_the_model_and_a_canary_on_the_endpoint(api, vertex):
@@ -92,17 +98,55 @@ def test_the_next_one_is_a_version_of_the_model_and_a_canary_on_the_endpoint(api
 
 def test_a_content_that_the_registry_has_is_not_uploaded_again(api, vertex):
     vertex.endpoint(shares=(100,))
-    vertex.model("sha256-other", DIGEST, "")
+    vertex.model("sha256-other", DIGEST, "", server=TENSORFLOW.label)
     made = planned(api)
     assert (made.deploy, made.upload, made.model_name) == (True, "nothing", f"{PARENT}/models/55@2")
 
 
 def test_a_content_that_is_on_the_endpoint_is_not_deployed_again(api, vertex):
     vertex.endpoint(shares=(90, 10))
-    vertex.model("sha256-other", DIGEST)
+    vertex.model("sha256-other", DIGEST, server=TENSORFLOW.label)
     made = planned(api)
     assert not made.deploy
     assert "on the endpoint flights already and gets 10 % of the requests" in made.summary
+
+
+@pytest.mark.parametrize(
+    ("names", "server_name", "image"),
+    [
+        (["edge/model.tflite"], "auto", "r/serving:1"),
+        ([], "auto", "r/tensorflow:1"),
+        (["edge/model.tflite"], "kfp-hybrid-tensorflow", "r/tensorflow:1"),
+        (["edge/model.tflite"], "prebuilt", "eu.example/tf:2"),
+    ],
+)
+def test_the_server_is_the_one_that_suits_the_model(api, bucket, names, server_name, image):
+    for name in names:
+        bucket.put("models", f"flights/3/{name}", b"a bundle", {}, None)
+    assert planned(api, server=server_name).server_image == image
+
+
+def test_what_push_model_says_of_a_model_is_not_looked_up(api):
+    made = planned(api, Artifact(**pushed(destination="gs://elsewhere/m").metadata, saved_model=True, edge_bundle=True))
+    assert made.server_image == "r/serving:1"
+
+
+def test_a_model_without_what_the_server_needs_is_refused(api):
+    model = Artifact(**pushed().metadata, saved_model=True, edge_bundle=False)
+    with pytest.raises(StepError, match="gs://models/flights/3 has no edge bundle, which server=kfp-hybrid needs; pub"):
+        planned(api, model, server="kfp-hybrid")
+
+
+def test_a_server_without_an_image_is_refused(api):
+    with pytest.raises(StepError, match="server_images has no image of triton; it has kfp-hybrid, kfp-hybrid-tensorfl"):
+        planned(api, server="triton")
+
+
+def test_a_content_that_another_server_has_is_uploaded_again_so_that_the_one_that_was_tried_serves_it(api, vertex):
+    vertex.endpoint(shares=(100,))
+    vertex.model(DIGEST, server="")  # as long as there was but one server, models did not say which
+    made = planned(api)
+    assert (made.deploy, made.upload, made.traffic_split) == (True, "version", {"0": "10", "11": "90"})
 
 
 def test_a_model_of_the_registry_needs_no_upload(api, vertex):
@@ -115,7 +159,7 @@ def test_a_model_of_the_registry_needs_no_upload(api, vertex):
 
 def test_an_imported_model_is_known_by_the_manifest_beside_its_files(api, vertex, bucket):
     vertex.endpoint(shares=(100,))
-    vertex.model(DIGEST)
+    vertex.model(DIGEST, server=TENSORFLOW.label)
     assert planned(api, Artifact("gs://models/flights/3")).upload == "version"
     bucket.put("models", "flights/3/MANIFEST.json", json.dumps({"digest": DIGEST}).encode(), {}, None)
     assert not planned(api, Artifact("gs://models/flights/3")).deploy
@@ -136,7 +180,7 @@ def test_an_imported_model_that_is_not_there_is_refused(api):
 def test_projects_may_be_named_by_their_number(api, vertex):
     endpoint = vertex.endpoint(shares=(100,))
     endpoint.deployed_models[0].model = "projects/123/locations/europe-west4/models/55"
-    vertex.model(DIGEST)
+    vertex.model(DIGEST, server=TENSORFLOW.label)
     assert not planned(api).deploy
 
 
@@ -144,7 +188,7 @@ def test_projects_may_be_named_by_their_number(api, vertex):
     ("model", "uri"),
     [
         (Artifact("gs://models/flights/3"), "gs://models/flights/3"),
-        (pushed(destination="gs://root/run/pushed"), "gs://root/run/pushed/3"),
+        (pushed(destination="gs://models/flights/"), "gs://models/flights/3"),
         (pushed(destination="/gcs/models/flights/"), "gs://models/flights/3"),
     ],
 )

@@ -44,12 +44,12 @@ class FakeRegistry:
         self.endpoints[made.name] = made
         return made
 
-    def model(self, *digests, display_name="flights", name="55"):
-        """Add a model with a version for each digest."""
+    def model(self, *digests, display_name="flights", name="55", server=""):
+        """Add a model with a version for each digest, all in the container that the label `server` stands for."""
         for version, digest in enumerate(digests, 1):
             self.models.append(types.Model(
                 name=f"{PARENT}/models/{name}", display_name=display_name, version_id=str(version),
-                labels={"kfp_hybrid_digest": digest[:63]} if digest else {},
+                labels={"kfp_hybrid_digest": digest[:63], "kfp_hybrid_server": server} if digest else {},
             ))  # fmt: skip
 
     def __call__(self, request):

@@ -14,7 +14,7 @@ def deploy_model(
     action: str = "deploy",
     canary_percent: int = 100,
     serving: str = "kserve",
-    server: str = "tensorflow-serving",
+    server: str = "auto",
     namespace: str = "",
     storage_uri: str = "",
     storage_secret: str = "",
@@ -22,10 +22,12 @@ def deploy_model(
     model_format: str = "",
     runtime: str = "",
     image: str = "",
+    server_images: dict = {},  # noqa: B006 - kfp copies it into the package
     download_image: str = "",
+    pull_secrets: list[str] = [],  # noqa: B006
     min_replicas: int = 1,
     max_replicas: int = 0,
-    resources: dict = {},  # noqa: B006 - kfp copies it into the package
+    resources: dict = {},  # noqa: B006
     node_selector: dict = {},  # noqa: B006
     tolerations: list = [],  # noqa: B006
     annotations: dict = {},  # noqa: B006
@@ -51,9 +53,9 @@ def deploy_model(
             first model of a service gets all of them. KServe splits requests only on Knative; a plain Deployment splits
             them by the number of pods.
         serving: kserve (an InferenceService), or deployment (a Deployment and a Service of plain Kubernetes).
-        server: What runs in the pods: tensorflow-serving (a SavedModel), kfp-hybrid (this collection's model server on
-            an edge bundle, such as the one in what push_model puts out), or kfp-hybrid-tensorflow (the same on a
-            SavedModel).
+        server: What runs in the pods. auto is this collection's model server, which validate_serving tries: on LiteRT
+            for a model with an edge bundle, such as what push_model puts out, otherwise on TensorFlow. kfp-hybrid is
+            always LiteRT, kfp-hybrid-tensorflow always TensorFlow; tensorflow-serving is that of others.
         namespace: The namespace to serve in. Empty takes the one this step runs in.
         storage_uri: Where the model is, instead of an artifact: s3://, minio://, gs://, https:// or pvc://CLAIM/PATH;
             either one version (its last part is a number), or the folder of versions for TensorFlow Serving to take the
@@ -63,13 +65,17 @@ def deploy_model(
             component's page). Empty for public storage, volumes, and identities of the service account.
         service_account: The service account of the serving pods, for storage access by workload identity. Empty takes
             one made for storage_secret, or the namespace's default.
-        model_format: KServe's name of the model's format, by which it chooses a runtime. Empty takes that of the
-            server: tensorflow, kfp-hybrid or kfp-hybrid-tensorflow.
-        runtime: The KServe ServingRuntime to use. Empty leaves the choice to KServe.
-        image: The server's image for serving=deployment. Empty takes tensorflow/serving of Docker Hub, or this
-            collection's images serving and tensorflow.
+        model_format: KServe's name of the model's format, by which it chooses one of the runtimes of the cluster, such
+            as kfp-hybrid or kfp-hybrid-tensorflow of manifests/serving. Empty takes that of the server.
+        runtime: The KServe ServingRuntime to use, which must be there. Empty takes one that this step makes for the
+            model server, and leaves the choice to KServe for others.
+        image: The server's image, for serving=deployment and for the runtime that this step makes.
+        server_images: The same by server, where your cluster has them under other names: {"kfp-hybrid": ...,
+            "kfp-hybrid-tensorflow": ...}. What is missing is this collection's serving, its tensorflow, or
+            tensorflow/serving of Docker Hub.
         download_image: This collection's image deployment, which copies the model into the pods for serving=deployment,
             where your cluster has it under another name.
+        pull_secrets: The names of the Kubernetes secrets with which the images of the serving pods are pulled.
         min_replicas: The least number of serving pods; 0 lets Knative stop the last one while nobody asks. It is the
             number of pods for serving=deployment.
         max_replicas: The greatest number of serving pods with KServe. 0 leaves it to KServe.
@@ -108,7 +114,9 @@ def deploy_model(
             model_format=model_format,
             runtime=runtime,
             image=image,
+            server_images=server_images,
             download_image=download_image,
+            pull_secrets=pull_secrets,
             min_replicas=min_replicas,
             max_replicas=max_replicas,
             resources=resources,

@@ -18,10 +18,10 @@ from kfp_hybrid.components.deployment.deploy_model.names import (
     fingerprint,
 )
 from kfp_hybrid.components.deployment.deploy_model.request import Request
+from kfp_hybrid.components.deployment.deploy_model.runtime import MODELS, runtime_name
 from kfp_hybrid.components.deployment.deploy_model.servers import TENSORFLOW_SERVING
 from kfp_hybrid.step import StepError
 
-MODELS = "/mnt/models"  # where KServe puts the model
 PINNED = "/etc/kfp-hybrid"
 PIN_FILE = "models.config"
 DEPLOYMENT_MODE = "serving.kserve.io/deploymentMode"
@@ -70,8 +70,8 @@ def make_record(request: Request, location: ModelLocation) -> Record:
     place = location.in_kserve_terms()
     model: dict[str, Any] = {"modelFormat": {"name": request.format}, "storageUri": storage_uri(request, place)}
     predictor: dict[str, Any] = {"minReplicas": request.min_replicas, "model": model}
-    if request.runtime:
-        model["runtime"] = request.runtime
+    if runtime := runtime_name(request):
+        model["runtime"] = runtime
     if request.resources:
         model["resources"] = request.resources
     if request.max_replicas:
@@ -86,6 +86,7 @@ def make_record(request: Request, location: ModelLocation) -> Record:
         model["args"] = [f"--model_config_file={PINNED}/{PIN_FILE}"]
         model["volumeMounts"] = [{"name": "model-version", "mountPath": PINNED, "readOnly": True}]
         predictor["volumes"] = [{"name": "model-version", "configMap": {"name": name}}]
+    predictor |= request.pull_secret_references
     revision = fingerprint(predictor, request.annotations, location.uri, location.digest)
     return Record(
         annotations={

@@ -19,6 +19,7 @@ from kfp_hybrid.components.deployment.deploy_model.names import (
 from kfp_hybrid.components.deployment.deploy_model.pods import PodWatch
 from kfp_hybrid.components.deployment.deploy_model.request import Request, Result
 from kfp_hybrid.components.deployment.deploy_model.rollout import has_served, is_rolled_out
+from kfp_hybrid.components.deployment.deploy_model.runtime import serving_runtime
 from kfp_hybrid.components.deployment.deploy_model.waiting import Deadline, NotReady, saying_what_stays, wait
 from kfp_hybrid.kubernetes_api.cluster import Cluster
 from kfp_hybrid.kubernetes_api.kinds import CONFIG_MAPS, DEPLOYMENTS, SERVICE_ACCOUNTS, Kind
@@ -30,6 +31,7 @@ INFERENCE_SERVICES = Kind(
     "inferenceservices",
     absent="KServe; install it, or use serving=deployment",
 )
+SERVING_RUNTIMES = Kind("serving.kserve.io/v1alpha1", "ServingRuntime", "servingruntimes", absent="KServe's runtimes")
 REVISIONS = Kind("serving.knative.dev/v1", "Revision", "revisions")
 SERVICE_LABEL = "serving.kserve.io/inferenceservice"
 SETTLING_SECONDS = 10.0  # after this long, what KServe says is about what it was asked last
@@ -238,6 +240,8 @@ class KServe:
         """Make what the InferenceService refers to; it goes away with its owner."""
         request, place = self._request, location.in_kserve_terms()
         companions = []
+        if request.brings_runtime:
+            companions.append((SERVING_RUNTIMES, serving_runtime(request)))
         if objects.storage_account_name(request):
             companions.append((SERVICE_ACCOUNTS, objects.storage_account(request)))
         if objects.pin_name(request, place):

@@ -15,6 +15,7 @@ class Artifact(Protocol):
     """What this module uses of a KFP artifact."""
 
     uri: str
+    path: str | None
     metadata: dict[str, Any]
 
 

@@ -92,7 +92,7 @@ def make_record(request: Request, location: ModelLocation) -> Record:
         ],
         "volumeMounts": [{**mount, "readOnly": True}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
         "securityContext": _confined(),
-        **chosen.container(request.service, folder, request.image, request.resources),
+        **chosen.container(request.service, folder, request.server_image, request.resources),
     }
     pod = {
         "automountServiceAccountToken": False,
@@ -105,6 +105,7 @@ def make_record(request: Request, location: ModelLocation) -> Record:
         "initContainers": downloads,
         "containers": [server],
         "volumes": [volume, {"name": "tmp", "emptyDir": {}}],
+        **request.pull_secret_references,
         **({"serviceAccountName": request.service_account} if request.service_account else {}),
         **({"nodeSelector": request.node_selector} if request.node_selector else {}),
         **({"tolerations": request.tolerations} if request.tolerations else {}),

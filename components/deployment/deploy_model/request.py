@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from kfp_hybrid.components.deployment.deploy_model.servers import SERVERS, Server
+from kfp_hybrid.components.deployment.deploy_model.servers import AUTO, SERVERS, Server
 from kfp_hybrid.step import StepError
 
 ACTIONS = ("deploy", "promote", "rollback")
@@ -30,7 +30,7 @@ class Request:
     action: str = "deploy"
     canary_percent: int = 100
     serving: str = "kserve"
-    server: str = "tensorflow-serving"
+    server: str = AUTO
     namespace: str = ""
     storage_uri: str = ""
     storage_secret: str = ""
@@ -38,7 +38,9 @@ class Request:
     model_format: str = ""
     runtime: str = ""
     image: str = ""
+    server_images: dict[str, str] = field(default_factory=dict)
     download_image: str = ""
+    pull_secrets: list[str] = field(default_factory=list)
     min_replicas: int = 1
     max_replicas: int = 0
     resources: dict[str, Any] = field(default_factory=dict)
@@ -51,8 +53,23 @@ class Request:
 
     @property
     def model_server(self) -> Server:
-        """The server of that name."""
+        """The server of that name, once `AUTO` is settled."""
         return SERVERS[self.server]
+
+    @property
+    def server_image(self) -> str:
+        """The server's image."""
+        return self.image or self.server_images.get(self.server) or self.model_server.image
+
+    @property
+    def pull_secret_references(self) -> dict[str, list[dict[str, str]]]:
+        """The field of a pod that names the secrets with which its images are pulled, if there are any."""
+        return {"imagePullSecrets": [{"name": name} for name in self.pull_secrets]} if self.pull_secrets else {}
+
+    @property
+    def brings_runtime(self) -> bool:
+        """Whether KServe is given a runtime together with the model: for our server, unless another is asked for."""
+        return not self.runtime and not self.model_format and bool(self.model_server.engine)
 
     @property
     def format(self) -> str:
@@ -72,7 +89,9 @@ class Request:
             )
         _one_of("action", self.action, ACTIONS)
         _one_of("serving", self.serving, SERVINGS)
-        _one_of("server", self.server, tuple(SERVERS))
+        _one_of("server", self.server, (AUTO, *SERVERS))
+        if unknown := set(self.server_images) - set(SERVERS):
+            raise StepError(f"server_images has {', '.join(sorted(unknown))}; it takes {', '.join(SERVERS)}")
         _between("canary_percent", self.canary_percent, 1, 100, "to take all requests from a model, use rollback")
         _between("min_replicas", self.min_replicas, 0, 10_000)
         _between("max_replicas", self.max_replicas, 0, 10_000)

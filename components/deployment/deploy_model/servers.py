@@ -1,9 +1,9 @@
-"""The servers that deploy_model puts behind a service: TensorFlow Serving, and the model server of this collection."""
+"""The servers that deploy_model puts behind a service: the model server of this collection, and TensorFlow Serving."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from kfp_hybrid import images
+from kfp_hybrid import engines, images
 
 HTTP_PORT, GRPC_PORT = 8501, 8500
 DRAIN_SECONDS = 5  # in which requests stop coming to a pod that is to go
@@ -23,6 +23,7 @@ class Server:
         live_path: Answers 200 as long as it need not be started again.
         metrics_path: Where Prometheus reads; "" for nowhere.
         command: Its command line, `{service}` and `{folder}` filled in; () for the image's own.
+        engine: What computes in this collection's model server; "" for another server.
     """
 
     model_format: str
@@ -33,6 +34,7 @@ class Server:
     live_path: str
     metrics_path: str = ""
     command: tuple[str, ...] = ()
+    engine: str = ""
 
     def container(self, service: str, folder: str, image: str, resources: dict[str, Any]) -> dict[str, Any]:
         """The part of a pod's container that depends on the server.
@@ -40,14 +42,14 @@ class Server:
         Args:
             service: The name of the service, and of the model in it.
             folder: Where the model is in the container: a version, or the folder of versions.
-            image: The image to take instead of the server's own.
+            image: Its image.
             resources: Requests and limits; {} for the server's own.
         """
         ready, live = (
             {"path": path.format(service=service), "port": "http"} for path in (self.ready_path, self.live_path)
         )
         return {
-            "image": image or self.image,
+            "image": image,
             "ports": [
                 # The protocol is part of a port's key in an apply; it has no default there.
                 {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
@@ -104,10 +106,12 @@ def _ours(model_format: str, image: str, engine: str, request: str, limit: str) 
             "{folder}",
             *(str(word) for pair in options.items() for word in pair),
         ),
+        engine=engine,
     )
 
 
-LITERT = _ours("kfp-hybrid", images.SERVING, "litert", request="256Mi", limit="1Gi")
-TENSORFLOW = _ours("kfp-hybrid-tensorflow", images.TENSORFLOW, "tensorflow", request="2Gi", limit="2Gi")
+LITERT = _ours("kfp-hybrid", images.SERVING, engines.LITERT, request="256Mi", limit="1Gi")
+TENSORFLOW = _ours("kfp-hybrid-tensorflow", images.TENSORFLOW, engines.TENSORFLOW, request="2Gi", limit="2Gi")
 
-SERVERS = {"tensorflow-serving": TENSORFLOW_SERVING, "kfp-hybrid": LITERT, "kfp-hybrid-tensorflow": TENSORFLOW}
+AUTO = "auto"  # this collection's server, on the engine that suits the model
+SERVERS = {"kfp-hybrid": LITERT, "kfp-hybrid-tensorflow": TENSORFLOW, "tensorflow-serving": TENSORFLOW_SERVING}

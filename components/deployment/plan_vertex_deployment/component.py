@@ -15,6 +15,8 @@ def plan_vertex_deployment(
     location: str,
     canary_percent: int = 100,
     labels: dict = {},  # noqa: B006 - kfp copies it into the package
+    server: str = "auto",
+    server_images: dict = {},  # noqa: B006
     api_endpoint: str = "",
 ) -> NamedTuple(  # type: ignore[valid-type]
     "Outputs",
@@ -27,6 +29,7 @@ def plan_vertex_deployment(
         ("endpoint_exists", bool),
         ("endpoint_name", str),
         ("endpoint_uri", str),
+        ("server_image", str),
         ("traffic_split", dict),
         ("labels", dict),
         ("summary", str),
@@ -46,6 +49,10 @@ def plan_vertex_deployment(
         canary_percent: The share of requests for the new model, 0 to 100; the others keep their proportions in the
             rest. The first model of an endpoint gets all of them.
         labels: Labels for what is uploaded.
+        server: What serves the model: auto is this collection's model server, on LiteRT for a model with an edge
+            bundle, otherwise on TensorFlow; kfp-hybrid is always LiteRT, kfp-hybrid-tensorflow always TensorFlow; or
+            any other name that server_images has.
+        server_images: The images of servers, by their names.
         api_endpoint: The address of the Vertex AI API, where it is not the public one of the region.
 
     Returns:
@@ -58,6 +65,7 @@ def plan_vertex_deployment(
         endpoint_exists: Whether there is an endpoint of that name.
         endpoint_name: Its resource name; empty when there is none.
         endpoint_uri: The same as an address.
+        server_image: The image that serves it; empty for a model of the registry.
         traffic_split: The share of requests by the id of the model on the endpoint; "0" is the new one.
         labels: The labels for what is uploaded, with one that stands for its content.
         summary: What is there and what is missing, in one sentence.
@@ -68,4 +76,5 @@ def plan_vertex_deployment(
 
     with step():
         api = regional_api(location, api_endpoint)
-        return plan(api, f"projects/{project}/locations/{location}", model, service, canary_percent, labels)
+        parent = f"projects/{project}/locations/{location}"
+        return plan(api, parent, model, service, canary_percent, labels, server, server_images)

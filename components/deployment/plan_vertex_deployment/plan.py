@@ -1,5 +1,6 @@
 """What is there on Vertex AI, and what is missing for a model to be deployed."""
 
+import hashlib
 import json
 import logging
 import re
@@ -7,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from kfp_hybrid.components.deployment import model_contents
 from kfp_hybrid.components.deployment.push_model.versions import MANIFEST
 from kfp_hybrid.components.deployment.vertex_endpoints import (
     LABEL_LENGTH,
@@ -21,6 +23,7 @@ from kfp_hybrid.storage import StorageError, open_store
 
 NEW = "0"  # what the model that is being deployed is called in a traffic split
 DIGEST = "kfp_hybrid_digest"  # the label with what stands for a model's content
+SERVER = "kfp_hybrid_server"  # the label with what stands for the container that serves it
 MODEL, VERSION, NOTHING = "model", "version", "nothing"  # what to upload
 SERVICE = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -31,6 +34,7 @@ class Artifact(Protocol):
     """What this module uses of a KFP artifact."""
 
     uri: str
+    path: str | None
     metadata: dict[str, Any]
 
 
@@ -45,9 +49,23 @@ class Plan(NamedTuple):
     endpoint_exists: bool
     endpoint_name: str
     endpoint_uri: str
+    server_image: str
     traffic_split: dict[str, str]
     labels: dict[str, str]
     summary: str
+
+
+@dataclass(frozen=True)
+class _Server:
+    """The container that serves; "" for a model of the registry, which has its own."""
+
+    image: str = ""
+    engine: str = ""
+
+    @property
+    def label(self) -> str:
+        """Stands for it in a label, whose letters are few."""
+        return hashlib.sha256(f"{self.image} {self.engine}".encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -66,6 +84,8 @@ def plan(
     service: str,
     canary_percent: int,
     labels: Mapping[str, str],
+    server: str,
+    server_images: Mapping[str, str],
 ) -> Plan:
     """Find out what deploying a model takes.
 
@@ -76,6 +96,8 @@ def plan(
         service: The display name of the endpoint and of the model in the registry.
         canary_percent: The share of requests for the new model.
         labels: Labels for what is uploaded.
+        server: What serves it: auto, kfp-hybrid, kfp-hybrid-tensorflow, or another.
+        server_images: The images of servers, by their names.
 
     Raises:
         StepError: the model cannot be served on Vertex AI, a value is wrong, or Vertex AI refuses.
@@ -88,7 +110,8 @@ def plan(
     if not 0 <= canary_percent <= 100:
         raise StepError(f"canary_percent is {canary_percent}; give a share of requests between 0 and 100")
     source = _source(model)
-    upload, name = _registered(api, parent, service, source)
+    serves = _server(server, server_images, model, source)
+    upload, name = _registered(api, parent, service, source, serves)
     endpoint = find_endpoint(api, parent, service)
     deployed = endpoint.models if endpoint else ()
     same = [each for each in deployed if upload == NOTHING and _is(each, name)]
@@ -102,8 +125,9 @@ def plan(
         endpoint_exists=endpoint is not None,
         endpoint_name=endpoint.name if endpoint else "",
         endpoint_uri=address + endpoint.name if endpoint else "",
+        server_image=serves.image,
         traffic_split=_traffic_split(deployed, canary_percent),
-        labels={**labels, **({DIGEST: source.digest} if source.digest else {})},
+        labels={**labels, **({DIGEST: source.digest, SERVER: serves.label} if source.digest else {})},
         summary=_summary(service, same, upload, endpoint is not None),
     )
     log.info("%s", made.summary)
@@ -130,6 +154,21 @@ def _source(model: Artifact) -> _Source:
     return _Source(uri, str(facts.get("digest") or _published_digest(uri))[:LABEL_LENGTH])
 
 
+def _server(server: str, server_images: Mapping[str, str], model: Artifact, source: _Source) -> _Server:
+    """What serves the model.
+
+    Raises:
+        StepError: the model lacks what the server needs, or there is no image of it.
+    """
+    if source.name:
+        return _Server()
+    if server in model_contents.SERVERS:
+        server = model_contents.choose_server(server, model, source.uri)
+    if server not in server_images:
+        raise StepError(f"server_images has no image of {server}; it has {', '.join(server_images) or 'none'}")
+    return _Server(server_images[server], model_contents.SERVERS.get(server, ""))
+
+
 def _published_digest(uri: str) -> str:
     """The digest that push_model left beside the files of a version; "" when something else made them.
 
@@ -146,8 +185,8 @@ def _published_digest(uri: str) -> str:
         return ""
 
 
-def _registered(api: GoogleApi, parent: str, service: str, source: _Source) -> tuple[str, str]:
-    """What to upload, and the resource name of the model that has the content or gets a new version."""
+def _registered(api: GoogleApi, parent: str, service: str, source: _Source, server: _Server) -> tuple[str, str]:
+    """What to upload, and the resource name of the model: with this content in this server, or to get a new version."""
     if source.name:
         return NOTHING, source.name
     model = find_named(api, parent, "models", service)
@@ -158,7 +197,8 @@ def _registered(api: GoogleApi, parent: str, service: str, source: _Source) -> t
         what = f"looking at the versions of model {service} of {parent}"
         query = {"filter": f'labels.{DIGEST}="{source.digest}"'}
         for version in api.list(f"v1/{name}:listVersions", "models", what=what, query=query):
-            return NOTHING, f"{name}@{version['versionId']}"
+            if version.get("labels", {}).get(SERVER) == server.label:
+                return NOTHING, f"{name}@{version['versionId']}"
     return VERSION, name
 
 

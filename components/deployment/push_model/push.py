@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any, Protocol
 
+from kfp_hybrid import engines
 from kfp_hybrid.components.deployment.push_model import publisher
 from kfp_hybrid.components.deployment.push_model.publisher import NotBlessedError, Version
 from kfp_hybrid.step import StepError
@@ -95,7 +96,9 @@ def _point(pushed: Artifact, destination: str, version: Version | None, outcome:
     Without a destination the model lies beside the pointer, wherever the artifact is copied to: its path is ".".
     """
     where = version.destination if version and "://" not in destination else destination
+    contents = engines.look(version.files.__contains__) if version else engines.Contents(False, False)
     facts = {
+        **contents._asdict(),
         "version": version.number if version else 0,
         "digest": version.digest if version else "",
         "pushed": outcome in ("published", "unchanged"),

@@ -11,18 +11,19 @@ from typing import Any
 
 import pyarrow as pa
 
+from kfp_hybrid import engines
 from kfp_hybrid.components.deployment.export_tflite.request import DEFAULT_LIMITS
 from kfp_hybrid.components.deployment.push_model.versions import EDGE
 from kfp_hybrid.components.inference.predict_batch import predictors
 from kfp_hybrid.components.inference.predict_batch.predictors import Predictor, Tally
 from kfp_hybrid.components.inference.validate_serving.comparison import Array
 from kfp_hybrid.edge import bundle as edge
+from kfp_hybrid.engines import LITERT, TENSORFLOW
 from kfp_hybrid.scoring.answer import Answer, find_answer
 from kfp_hybrid.scoring.model_files import ModelFiles, model_files
 from kfp_hybrid.scoring.saved_model import saved_preprocessing
 from kfp_hybrid.step import StepError
 
-LITERT, TENSORFLOW = "litert", "tensorflow"
 ROOM = 1.5  # how much more than what the export measured an exported model may differ from its source
 
 
@@ -78,14 +79,14 @@ def find_candidate(model: Path | None, bundle: Path | None, engine: str, stack: 
         _lay_out(*parts, folder)
         model = folder
     files = stack.enter_context(model_files(model or bundle))  # type: ignore[arg-type]
+    chosen = engines.choose(engine, engines.look_in(files.path))
     if engine == TENSORFLOW and files.saved_model is None:
         raise StepError(f"engine is {engine}, but {files.path} holds no SavedModel; give model, or take engine=litert")
     if engine == LITERT and files.bundle is None:
         raise StepError(
             f"engine is {engine}, but {files.path} holds no edge bundle; give bundle, as export_tflite makes"
         )
-    computes = engine if engine != "auto" else LITERT if files.bundle else TENSORFLOW
-    return Candidate(files, computes)
+    return Candidate(files, chosen)
 
 
 def _lay_out(model: Path, bundle: Path, folder: Path) -> None:

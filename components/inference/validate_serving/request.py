@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kfp_hybrid.data.examples import Examples
+from kfp_hybrid.engines import ENGINES
 from kfp_hybrid.preprocessing import TASKS
 from kfp_hybrid.step import StepError
-
-ENGINES = ("auto", "litert", "tensorflow")
 
 
 @dataclass(frozen=True)

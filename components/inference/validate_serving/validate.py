@@ -1,10 +1,12 @@
 """The step: find the models, validate, write every output, and stop the run if asked to."""
 
 import contextlib
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
 
+from kfp_hybrid import engines
 from kfp_hybrid.components.inference.validate_serving.candidate import Candidate, find_candidate
 from kfp_hybrid.components.inference.validate_serving.checks import explain, servable
 from kfp_hybrid.components.inference.validate_serving.outputs import describe, metrics_of, summary, write_validation
@@ -53,7 +55,7 @@ def validate_serving(
     request = check_request(examples, engine=engine, **parameters)
     with contextlib.ExitStack() as stack:
         candidate = find_candidate(model, bundle, engine, stack)
-        other = _find_running(running, destination, stack)
+        other = _find_running(running, destination, engine, stack)
         findings = validate(request, candidate, other)
         accepted = servable(findings.checks)
         reason = explain(findings.checks, summary(findings) if accepted else "")
@@ -71,9 +73,14 @@ def validate_serving(
     return accepted, reason
 
 
-def _find_running(running: Path | None, destination: str, stack: contextlib.ExitStack) -> Candidate | None:
-    """The model that is served now, as it would be served; None if there is none."""
+def _find_running(running: Path | None, destination: str, engine: str, stack: contextlib.ExitStack) -> Candidate | None:
+    """The model that is served now, on the engine of the candidate if it can be; None if there is none."""
     if running and destination:
         raise StepError("running and destination both name the running model; give one of them")
     folder = running_version(destination, stack) if destination else running
-    return find_candidate(folder, None, "auto", stack) if folder else None
+    if folder is None:
+        return None
+    found = find_candidate(folder, None, engines.AUTO, stack)
+    if engine == engines.AUTO or engines.missing(engine, engines.look_in(found.files.path)):
+        return found
+    return dataclasses.replace(found, engine=engine)

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 
 from kfp_hybrid.components.inference.validate_serving.candidate import (
-    LITERT,
     Candidate,
     Offline,
     agreement_limits,
@@ -38,6 +37,7 @@ from kfp_hybrid.components.inference.validate_serving.rows import Sample, read_s
 from kfp_hybrid.components.inference.validate_serving.running import compare_with_running
 from kfp_hybrid.components.inference.validate_serving.server_process import DEATH_SECONDS, Server, ServingFailure, serve
 from kfp_hybrid.edge.bundle import SAMPLES
+from kfp_hybrid.engines import LITERT
 from kfp_hybrid.scoring.answer import Answer
 from kfp_hybrid.step import StepError
 

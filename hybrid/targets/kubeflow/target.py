@@ -9,6 +9,7 @@ from kfp import dsl
 from kfp_hybrid import __version__
 from kfp_hybrid.package import Package
 from kfp_hybrid.profiles import KubeflowProfile, Resources
+from kfp_hybrid.targets import model_server
 from kfp_hybrid.targets.doctor import Check
 from kfp_hybrid.targets.interface import NO_COLUMNS, Component, Target
 from kfp_hybrid.targets.kubeflow import catalogue, checks, logs, packages, runs, schedules, tasks
@@ -66,6 +67,11 @@ class KubeflowTarget(Target):
     def deploy(self, *, model: Any, service: Any, canary_percent: Any = 100) -> None:
         """With KServe, or a plain Deployment."""
         tasks.deploy(self.profile, self.resources_for, model=model, service=service, canary_percent=canary_percent)
+
+    @property
+    def serving_engine(self) -> str:
+        """That of the profile's model server; TensorFlow for servers of others, which take a SavedModel."""
+        return model_server.engine(self.profile, self.resources_for(model_server.SERVING))
 
     def shift_traffic(self, *, service: Any, action: Any) -> None:
         """Between the revisions of a service."""

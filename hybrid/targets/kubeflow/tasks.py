@@ -15,6 +15,7 @@ from kfp_hybrid.components.training.train_model.component import train_model
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.profiles import KubeflowProfile, Resources, image_reference
 from kfp_hybrid.profiles.models import KubernetesSecret, Toleration
+from kfp_hybrid.targets import model_server
 from kfp_hybrid.targets.interface import Component, give_cuda
 from kfp_hybrid.targets.shards import predict_in_steps
 
@@ -76,7 +77,7 @@ def train(
         **inputs,
         nodes=wanted.nodes,
         runtime=profile.training_runtime,
-        image=image_reference(profile, "tensorflow", images.GPU if _has_gpu(wanted) else ""),
+        image=image_reference(profile, "tensorflow", images.GPU if model_server.has_gpu(wanted) else ""),
         pod=_pod(profile, wanted),
         namespace=profile.namespace or "",
         service_account=profile.service_account or "",
@@ -93,13 +94,13 @@ def deploy(
     profile: KubeflowProfile, resources_for: ResourcesFor, *, model: Any, service: Any, canary_percent: Any
 ) -> None:
     """Serve a model in the cluster that the pipeline runs in; see `Target.deploy`."""
-    pods = _serving(profile, resources_for("serving"))
+    pods = _serving(profile, resources_for(model_server.SERVING))
     deploy_model(model=model, service=service, canary_percent=canary_percent, **pods).set_caching_options(False)
 
 
 def shift_traffic(profile: KubeflowProfile, resources_for: ResourcesFor, *, service: Any, action: Any) -> None:
     """End a canary; see `Target.shift_traffic`."""
-    pods = _serving(profile, resources_for("serving"))
+    pods = _serving(profile, resources_for(model_server.SERVING))
     deploy_model(service=service, action=action, **pods).set_caching_options(False)
 
 
@@ -137,10 +138,6 @@ def _limit(task: dsl.PipelineTask, wanted: Resources) -> None:
             give_cuda(task)
 
 
-def _has_gpu(wanted: Resources) -> bool:
-    return wanted.accelerator is not None and accelerator(wanted.accelerator).is_gpu
-
-
 def _warn_of_spot(profile: KubeflowProfile, name: str, wanted: Resources, what: str) -> None:
     if wanted.spot and profile.spot is None:
         log.warning("resources %s: the profile has no table `spot` that says how to get onto spot nodes, "
@@ -168,22 +165,18 @@ def _serving(profile: KubeflowProfile, resources: Resources) -> dict[str, Any]:
     limits = _limits(resources)
     return {
         "serving": profile.serving,
-        "server": profile.server,
+        "server": model_server.server(profile, resources),
         "namespace": profile.namespace or "",
         "storage_secret": storage.secret if storage else "",
-        "image": profile.serving_image or _server_image(profile),
+        "image": profile.serving_image or "",
+        "server_images": model_server.server_images(profile, resources),
         "download_image": image_reference(profile, "deployment"),
+        "pull_secrets": list(profile.pull_secrets),
         "resources": {"requests": limits, "limits": limits} if limits else {},
         "node_selector": profile.node_labels(resources),
         "tolerations": _tolerations(profile, resources),
         "run": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
     }
-
-
-def _server_image(profile: KubeflowProfile) -> str:
-    """The image of this collection that serves, where the profile's registry has it; "" for TensorFlow Serving's."""
-    name = images.MODEL_SERVERS.get(profile.server)
-    return image_reference(profile, name) if name else ""
 
 
 def _pod(profile: KubeflowProfile, resources: Resources) -> dict[str, Any]:

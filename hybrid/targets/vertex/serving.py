@@ -7,15 +7,15 @@ from google_cloud_pipeline_components.v1.endpoint import EndpointCreateOp, Model
 from google_cloud_pipeline_components.v1.model import ModelUploadOp
 from kfp import dsl
 
-from kfp_hybrid import images
 from kfp_hybrid.accelerators import accelerator, vertex_machine
 from kfp_hybrid.components.deployment.plan_vertex_deployment.component import plan_vertex_deployment
 from kfp_hybrid.components.deployment.shift_endpoint_traffic.component import shift_endpoint_traffic
 from kfp_hybrid.errors import UserError
-from kfp_hybrid.profiles import Resources, VertexProfile, image_reference
+from kfp_hybrid.profiles import Resources, VertexProfile
+from kfp_hybrid.profiles.models import PREBUILT
+from kfp_hybrid.targets import model_server
 from kfp_hybrid.targets.vertex.steps import ResourcesFor
 
-SERVING = "serving"  # the resources of the machines behind an endpoint
 MODEL, VERSION = "model", "version"  # what plan_vertex_deployment says is to be uploaded
 
 
@@ -29,7 +29,8 @@ def deploy(
     Raises:
         UserError: no machine of Vertex AI has such resources.
     """
-    machines = _machines(resources_for(SERVING))
+    serving = resources_for(model_server.SERVING)
+    machines = _machines(serving)
     plan = plan_vertex_deployment(
         model=model,
         service=service,
@@ -37,11 +38,13 @@ def deploy(
         location=profile.location,
         canary_percent=canary_percent,
         labels=profile.labels,
+        server=model_server.server(profile, serving),
+        server_images={**model_server.server_images(profile, serving), "prebuilt": profile.serving_image or PREBUILT},
         api_endpoint=profile.api_endpoint or "",
     ).set_caching_options(False)
     with dsl.If(plan.outputs["deploy"] == True, name="model-is-not-deployed"):  # noqa: E712
         deployed = ModelDeployOp(
-            model=model if is_registered(model) else _registered_model(profile, plan, service),
+            model=model if is_registered(model) else _registered_model(profile, serving, plan, service),
             endpoint=_endpoint(profile, plan, service),
             traffic_split=plan.outputs["traffic_split"],
             # A model that AutoML trained runs in Google's own container, as nobody of this project.
@@ -67,26 +70,21 @@ def is_registered(model: Any) -> bool:
     return model.channel_type.startswith(f"{VertexModel.schema_title}@")
 
 
-def as_container_model(profile: VertexProfile, uri: Any) -> Any:
-    """An artifact for files of a model on Cloud Storage, and the image that serves them."""
+def _files(profile: VertexProfile, serving: Resources, plan: dsl.PipelineTask) -> Any:
+    """An artifact for the files of the model on Cloud Storage, and the container that serves them."""
+    container: dict[str, Any] = {"imageUri": plan.outputs["server_image"]}
+    if profile.server != "prebuilt":  # it finds the model and its routes in Vertex AI's variables
+        command = ["python", "-m", "kfp_hybrid.serving", f"--engine={model_server.engine(profile, serving)}"]
+        container["command"] = command
     return dsl.importer(
-        artifact_uri=uri,
+        artifact_uri=plan.outputs["source_uri"],
         artifact_class=UnmanagedContainerModel,
-        metadata={"containerSpec": _container(profile)},
+        metadata={"containerSpec": container},
         reimport=True,
     ).output
 
 
-def _container(profile: VertexProfile) -> dict[str, Any]:
-    """The container that serves. This collection's server finds the model and its routes in Vertex AI's variables."""
-    if profile.server not in images.MODEL_SERVERS:
-        return {"imageUri": profile.serving_image}
-    engine = "litert" if profile.server == "kfp-hybrid" else "tensorflow"
-    command = ["python", "-m", "kfp_hybrid.serving", f"--engine={engine}"]
-    return {"imageUri": image_reference(profile, images.MODEL_SERVERS[profile.server]), "command": command}
-
-
-def _registered_model(profile: VertexProfile, plan: dsl.PipelineTask, service: Any) -> Any:
+def _registered_model(profile: VertexProfile, serving: Resources, plan: dsl.PipelineTask, service: Any) -> Any:
     """The model in the registry: uploaded, as a model or as a version of it, unless it has the content already."""
     settings = {
         "display_name": service,
@@ -96,7 +94,7 @@ def _registered_model(profile: VertexProfile, plan: dsl.PipelineTask, service: A
         "encryption_spec_key_name": profile.encryption_key or "",
     }
     registered = {"artifact_class": VertexModel, "metadata": {"resourceName": plan.outputs["model_name"]}}
-    files = as_container_model(profile, plan.outputs["source_uri"])
+    files = _files(profile, serving, plan)
     with dsl.If(plan.outputs["upload"] == MODEL, name="upload-model"):
         first = ModelUploadOp(unmanaged_container_model=files, **settings).set_caching_options(False)
     with dsl.Elif(plan.outputs["upload"] == VERSION, name="upload-version"):
@@ -136,7 +134,9 @@ def _machines(wanted: Resources) -> dict[str, Any]:
     """
     row = accelerator(wanted.accelerator) if wanted.accelerator else None
     if row and row.topologies:
-        raise UserError(f"resources {SERVING}: endpoints of Vertex AI have no {row.name} here; ask for GPUs or CPUs")
+        raise UserError(
+            f"resources {model_server.SERVING}: endpoints of Vertex AI have no {row.name} here; ask for GPUs or CPUs"
+        )
     machine = vertex_machine(wanted.accelerator, wanted.count, wanted.cpu or 0, wanted.memory_gib)
     return {
         "dedicated_resources_machine_type": machine.name,

@@ -10,6 +10,7 @@ from kfp import dsl
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.package import Package
 from kfp_hybrid.profiles import Resources, VertexProfile
+from kfp_hybrid.targets import model_server
 from kfp_hybrid.targets.doctor import Check
 from kfp_hybrid.targets.interface import NO_COLUMNS, Component, Target
 from kfp_hybrid.targets.runs import Registration, RunStatus, Schedule
@@ -84,6 +85,11 @@ class VertexTarget(Target):
         from kfp_hybrid.targets.vertex import tasks
 
         tasks.deploy(self.profile, self.resources_for, model=model, service=service, canary_percent=canary_percent)
+
+    @property
+    def serving_engine(self) -> str:
+        """That of the profile's model server; TensorFlow for servers of others, which take a SavedModel."""
+        return model_server.engine(self.profile, self.resources_for(model_server.SERVING))
 
     def shift_traffic(self, *, service: Any, action: Any) -> None:
         """Between the models of an endpoint."""

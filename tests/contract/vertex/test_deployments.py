@@ -12,12 +12,15 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "servers"))
 from gcs_server import Buckets, serve_gcs
 from vertex_registry import FakeRegistry
 
+from kfp_hybrid import __version__
 from kfp_hybrid.components.deployment.plan_vertex_deployment.component import plan_vertex_deployment
 from kfp_hybrid.components.deployment.shift_endpoint_traffic.component import shift_endpoint_traffic
 from kfp_hybrid.lint import lint
 from kfp_hybrid.package import Package
 from kfp_hybrid.pipelines import deploy, shift_traffic
 from kfp_hybrid.profiles import Resources
+from kfp_hybrid.profiles.models import PREBUILT
+from kfp_hybrid.serving.options import read
 
 HOST = "europe-west4-aiplatform.googleapis.com"
 KEY = "projects/ml-production/locations/europe-west4/keyRings/ml/cryptoKeys/k"
@@ -84,10 +87,9 @@ def shares(registry):
 
 
 def test_the_first_deployment_makes_everything(deploys, registry):
-    deploys(encryption_key=KEY, service_account=ACCOUNT, labels={"team": "ml"}, serving_image="eu.example/serving:2")
+    deploys(encryption_key=KEY, service_account=ACCOUNT, labels={"team": "ml"})
     (model,) = registry.models
     assert model.artifact_uri == "gs://models/flights/1"
-    assert model.container_spec.image_uri == "eu.example/serving:2"
     assert model.display_name == "flights"
     assert model.labels["team"] == "ml"
     endpoint = the_endpoint(registry)
@@ -102,14 +104,58 @@ def test_the_first_deployment_makes_everything(deploys, registry):
 
 
 @pytest.mark.parametrize(
-    ("name", "image", "engine"),
-    [("kfp-hybrid", "serving", "litert"), ("kfp-hybrid-tensorflow", "tensorflow", "tensorflow")],
+    ("name", "bundle", "gpu", "image", "engine"),
+    [
+        ("auto", True, False, "serving:0.1.0", "auto"),  # LiteRT, by the rule by which the image was chosen
+        ("auto", False, False, "tensorflow:0.1.0", "auto"),
+        ("auto", True, True, "tensorflow:0.1.0-gpu", "tensorflow"),
+        ("kfp-hybrid", True, False, "serving:0.1.0", "litert"),
+        ("kfp-hybrid-tensorflow", True, False, "tensorflow:0.1.0", "tensorflow"),
+    ],
 )
-def test_the_model_server_of_this_collection_is_a_container_with_a_command(deploys, registry, name, image, engine):
-    deploys(server=name)
+def test_the_model_server_that_suits_the_model_is_a_container_with_a_command(
+    deploys, registry, models, name, bundle, gpu, image, engine
+):
+    if bundle:
+        models.put("models", "flights/1/edge/model.tflite", b"a bundle", {}, None)
+    resources = {"serving": Resources(accelerator="L4")} if gpu else {}
+    deploys(server=name, registry="eu.example/ml", resources=resources)
     (model,) = registry.models
-    assert f"/{image}:" in model.container_spec.image_uri
+    assert model.container_spec.image_uri == f"eu.example/ml/{image.replace('0.1.0', __version__)}"
     assert list(model.container_spec.command) == ["python", "-m", "kfp_hybrid.serving", f"--engine={engine}"]
+
+
+def test_the_command_is_one_that_the_server_understands_with_the_variables_of_vertex(deploys, registry):
+    deploys()
+    command = list(registry.models[0].container_spec.command)
+    given = {"AIP_STORAGE_URI": "gs://elsewhere/copy", "AIP_HTTP_PORT": "8080", "AIP_PREDICT_ROUTE": "/v1/e/7:predict"}
+    options = read(command[3:], given)
+    assert (options.model, options.port, options.predict_route) == ("gs://elsewhere/copy", 8080, "/v1/e/7:predict")
+
+
+def test_a_server_of_google_takes_no_command(deploys, registry):
+    deploys(server="prebuilt", serving_image="eu.example/serving:2")
+    (model,) = registry.models
+    assert model.container_spec.image_uri == "eu.example/serving:2"
+    assert not model.container_spec.command
+
+
+def test_a_model_moves_from_the_server_of_google_to_ours_by_a_canary_and_back(play, registry, models):
+    """Both containers stand behind one endpoint, so that each answers until the other has everything."""
+    models.put("models", "flights/1/MANIFEST.json", b'{"digest": "4f4f"}', {}, None)
+    arguments = {"model_uri": "gs://models/flights/1", "service": "flights"}
+    play(deploy.deploy, {"server": "prebuilt"}, {}, **arguments, canary_percent=100)
+    play(deploy.deploy, {}, {}, **arguments, canary_percent=10)
+    old, new = registry.models
+    assert (old.container_spec.image_uri, list(old.container_spec.command)) == (PREBUILT, [])
+    assert new.container_spec.command
+    assert shares(registry) == [90, 10]
+    play(shift_traffic.shift_traffic, {}, {}, service="flights", action="rollback")
+    assert shares(registry) == [100, 0]
+    play(shift_traffic.shift_traffic, {}, {}, service="flights", action="promote")
+    assert shares(registry) == [0, 100]
+    play(deploy.deploy, {}, {}, **arguments, canary_percent=100)
+    assert len(registry.models) == 2
 
 
 def test_the_next_one_is_a_version_and_a_canary(deploys, registry):

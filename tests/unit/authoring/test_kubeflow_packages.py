@@ -441,22 +441,52 @@ def test_serving_is_that_of_the_profile_and_never_cached(name, compiled):
 
 def test_pods_that_serve_get_the_resources_called_serving_on_the_nodes_of_the_profile(compiled):
     serving = Resources(cpu=2, memory="4Gi", accelerator="L4")
-    given = compiled("deploy", target({"serving": serving}, serving_image="r.local/tf:1", **EVERYTHING)).constants(
-        "deploy-model"
-    )
+    given = compiled("deploy", target({"serving": serving}, **EVERYTHING)).constants("deploy-model")
     limits = {"cpu": "2", "memory": "4Gi", "nvidia.com/gpu": "1"}
     assert given["resources"] == {"requests": limits, "limits": limits}
     assert given["node_selector"]["example.com/pool"] == "pipelines"
     assert [toleration["key"] for toleration in given["tolerations"]] == ["example.com/pool"]
-    assert given["image"] == "r.local/tf:1"
+    assert given["pull_secrets"] == EVERYTHING["pull_secrets"]
     assert given["download_image"].startswith("registry.example.com:5000/ml/deployment:")
 
 
-def test_the_model_server_of_this_collection_comes_from_the_registry_of_the_profile(compiled):
-    given = compiled("deploy", target(server="kfp-hybrid", **EVERYTHING)).constants("deploy-model")
-    assert given["server"] == "kfp-hybrid"
-    assert given["image"].startswith("registry.example.com:5000/ml/serving:")
-    assert compiled("deploy", target()).constants("deploy-model")["image"] == ""
+def test_models_are_served_by_the_server_that_was_tried_with_images_of_the_registry_of_the_profile(compiled):
+    given = compiled("deploy", target(**EVERYTHING)).constants("deploy-model")
+    assert (given["server"], given["image"]) == ("auto", "")
+    assert given["server_images"] == {
+        "kfp-hybrid": f"registry.example.com:5000/ml/serving:{__version__}",
+        "kfp-hybrid-tensorflow": f"registry.example.com:5000/ml/tensorflow@{EVERYTHING['images']['tensorflow']}",
+    }
+
+
+def test_a_gpu_for_what_serves_chooses_tensorflow_with_cuda(compiled):
+    serving = Resources(accelerator="L4")
+    given = compiled("deploy", target({"serving": serving})).constants("deploy-model")
+    assert given["server"] == "kfp-hybrid-tensorflow"
+    assert given["server_images"]["kfp-hybrid-tensorflow"].endswith("-gpu")
+
+
+def test_tensorflow_serving_may_have_another_image(compiled):
+    chosen = {"server": "tensorflow-serving", "serving_image": "r.local/tf:1"}
+    given = compiled("deploy", target(**chosen, **EVERYTHING)).constants("deploy-model")
+    assert (given["server"], given["image"]) == ("tensorflow-serving", "r.local/tf:1")
+
+
+@pytest.mark.parametrize(
+    ("server", "accelerator", "engine"),
+    [
+        ("auto", None, "auto"),
+        ("auto", "L4", "tensorflow"),
+        ("kfp-hybrid", None, "litert"),
+        ("kfp-hybrid-tensorflow", None, "tensorflow"),
+        ("tensorflow-serving", None, "tensorflow"),
+    ],
+)
+def test_a_model_is_tried_on_the_engine_that_will_run_it(compiled, server, accelerator, engine):
+    chosen = target({"serving": Resources(accelerator=accelerator)}, server=server)
+    dags = [each.dag.tasks for each in compiled("train_and_publish", chosen).spec.components.values()]
+    (task,) = [tasks["validate-serving"] for tasks in dags if "validate-serving" in tasks]
+    assert task.inputs.parameters["engine"].runtime_value.constant.string_value == engine
 
 
 def test_serving_needs_no_credentials_where_the_profile_has_none(compiled):

@@ -135,6 +135,15 @@ def test_each_way_to_sign_in_is_its_own_kind(load, auth, kind):
     assert isinstance(load(f"{KUBEFLOW}auth = {auth}\n").target("onprem").auth, kind)
 
 
+def test_an_image_of_a_server_that_the_profile_does_not_take_is_refused(load, refusal):
+    """Profiles of the time when it was the default name the image alone."""
+    image = 'serving_image = "r.local/tensorflow-serving:2"\n'
+    assert load(f'{KUBEFLOW}{image}server = "tensorflow-serving"\n').target("onprem").serving_image
+    assert refusal(f"{KUBEFLOW}{image}").endswith(
+        'targets.onprem.serving_image: is for server = "tensorflow-serving"; set that too, or remove this'
+    )
+
+
 def test_only_a_port_forward_needs_no_host(load, refusal):
     load('[targets.onprem]\nkind = "kubeflow"\nauth = { kind = "kubeconfig" }\n')
     assert refusal('\n[targets.onprem]\nkind = "kubeflow"\n') == (

@@ -7,12 +7,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kfp_hybrid import images
+from kfp_hybrid import engines, images
 from kfp_hybrid.components.deployment.deploy_model import inference_service, plain_objects
-from kfp_hybrid.components.deployment.deploy_model.deploy import run_action
+from kfp_hybrid.components.deployment.deploy_model.deploy import _settled, run_action
 from kfp_hybrid.components.deployment.deploy_model.location import ModelLocation, locate
 from kfp_hybrid.components.deployment.deploy_model.names import REVISION
 from kfp_hybrid.components.deployment.deploy_model.request import Request
+from kfp_hybrid.components.deployment.deploy_model.runtime import serving_runtime
+from kfp_hybrid.components.deployment.deploy_model.servers import SERVERS
+from kfp_hybrid.components.deployment.model_contents import choose_server
+from kfp_hybrid.engines import Contents
 from kfp_hybrid.serving.options import read
 from kfp_hybrid.step import StepError
 
@@ -20,13 +24,15 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class Artifact:
-    def __init__(self, uri, **metadata):
+    def __init__(self, uri, path=None, **metadata):
         self.uri = uri
+        self.path = path
         self.metadata = metadata
 
 
-def pushed(destination, version, outcome="published", digest="sha256:1"):
+def pushed(destination, version, outcome="published", digest="sha256:1", contents=None):
     facts = {"destination": destination, "version": version, "digest": digest, "outcome": outcome}
+    facts |= contents._asdict() if contents else {}
     return Artifact("minio://mlpipeline/v2/artifacts/7/pushed", **facts, pushed=version > 0)
 
 
@@ -115,6 +121,8 @@ def test_a_uri_that_nothing_reads_is_refused(uri):
         ({"resources": {"cpu": "1"}}, "resources has cpu; it takes requests and limits"),
         ({"storage_secret": "a", "service_account": "b"}, "give either storage_secret or service_account"),
         ({"timeout_seconds": 0}, "timeout_seconds is 0; it takes 1 to"),
+        ({"server": "triton"}, "server is 'triton'; it takes auto, kfp-hybrid, kfp-hybrid-tensorflow or tensorflow-"),
+        ({"server_images": {"triton": "r/t:1"}}, "server_images has triton; it takes kfp-hybrid,"),
     ],
 )
 def test_inputs_that_cannot_be_meant_are_refused(inputs, message):
@@ -131,18 +139,90 @@ def test_without_a_cluster_the_step_says_how_to_get_one(monkeypatch, tmp_path):
         StepError,
         match=r"there is no Kubernetes cluster to work on: .*; run this step on a Kubeflow target, or set KUBECONFIG",
     ):
-        run_action(Request(service="flights", storage_uri="s3://models/flights/7"))
+        run_action(Request(service="flights", server="kfp-hybrid", storage_uri="s3://models/flights/7"))
+
+
+# Which server suits the model
+
+
+def settled(model=None, storage_uri="", **inputs):
+    """The server that is chosen before anything is asked of a cluster."""
+    request = Request(service="flights", storage_uri=storage_uri, **inputs)
+    return _settled(request, model, locate(model, storage_uri).uri).server
+
+
+BOTH, ONLY_SAVED, ONLY_EDGE = Contents(True, True), Contents(True, False), Contents(False, True)
+
+
+@pytest.mark.parametrize("contents", [BOTH, ONLY_SAVED, ONLY_EDGE])
+def test_the_server_runs_the_engine_that_validate_serving_tries(contents):
+    chosen = settled(pushed("s3://models/flights", 7, contents=contents))
+    assert SERVERS[chosen].engine == engines.choose("auto", contents)
+
+
+def test_a_model_with_an_edge_bundle_runs_on_litert_and_one_without_on_tensorflow():
+    assert settled(pushed("s3://models/flights", 7, contents=BOTH)) == "kfp-hybrid"
+    assert settled(pushed("s3://models/flights", 7, contents=ONLY_SAVED)) == "kfp-hybrid-tensorflow"
+
+
+@pytest.mark.parametrize(
+    ("server", "contents", "lacks"),
+    [("kfp-hybrid", ONLY_SAVED, "edge bundle"), ("kfp-hybrid-tensorflow", ONLY_EDGE, "SavedModel")],
+)
+def test_a_model_without_what_the_server_needs_is_refused_before_anything_is_made(server, contents, lacks):
+    model = pushed("s3://models/flights", 7, contents=contents)
+    with pytest.raises(StepError, match=rf"s3://models/flights/7 has no {lacks}, which server={server} needs; publish"):
+        run_action(Request(service="flights", server=server), model)
+
+
+@pytest.mark.parametrize(
+    ("names", "server"),
+    [
+        (["saved_model.pb"], "kfp-hybrid-tensorflow"),
+        (["saved_model.pb", "edge/model.tflite"], "kfp-hybrid"),
+        (["model.tflite"], "kfp-hybrid"),
+    ],
+)
+@pytest.mark.parametrize("way", ["an artifact", "a store"])
+def test_what_nobody_has_noted_is_looked_up_where_the_model_is(tmp_path, names, server, way):
+    folder = tmp_path / "7"
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    if way == "an artifact":
+        assert settled(Artifact("s3://models/flights/7", str(folder))) == server
+    else:
+        assert choose_server("auto", None, f"file://{folder}") == server
+
+
+def test_a_folder_that_holds_no_model_is_refused(tmp_path):
+    with pytest.raises(StepError, match="holds neither a SavedModel nor an edge bundle; give the"):
+        choose_server("auto", None, f"file://{tmp_path}")
+
+
+@pytest.mark.parametrize("uri", ["pvc://claim/flights/7", "https://example.com/flights.tar.gz"])
+def test_where_nobody_can_look_the_server_has_to_be_named(uri):
+    with pytest.raises(StepError, match=r"cannot see whether .* set server to kfp-hybrid if it has, else to kfp-hybr"):
+        settled(storage_uri=uri)
+    assert settled(storage_uri=uri, server="kfp-hybrid") == "kfp-hybrid"
+
+
+@pytest.mark.parametrize("inputs", [{"server": "tensorflow-serving"}, {"model_format": "onnx"}])
+def test_the_servers_of_others_take_whatever_there_is(inputs):
+    assert settled(storage_uri="pvc://claim/flights/7", **inputs) == inputs.get("server", "auto")
 
 
 # What KServe loads
 
 
 def kserve_record(uri, **inputs):
+    inputs = {"server": "tensorflow-serving", **inputs}
     return inference_service.make_record(Request(service="flights", **inputs), locate(None, uri))
 
 
 def test_tensorflow_serving_gets_the_folder_of_versions_and_is_told_the_one():
-    request, location = Request(service="flights"), locate(None, "minio://models/flights/7")
+    request = Request(service="flights", server="tensorflow-serving")
+    location = locate(None, "minio://models/flights/7")
     predictor = inference_service.make_record(request, location).predictor
     assert predictor["model"]["storageUri"] == "s3://models/flights/"
     assert predictor["model"]["args"] == ["--model_config_file=/etc/kfp-hybrid/models.config"]
@@ -183,8 +263,8 @@ def test_a_volume_is_named_without_a_slash_at_its_end():
 def test_a_trained_model_that_was_not_published_is_refused_for_tensorflow_serving():
     location = locate(Artifact("s3://run/train/model"), "")
     with pytest.raises(StepError, match=r"has no version number as its last part.*publish it with push_model"):
-        inference_service.make_record(Request(service="flights"), location)
-    assert inference_service.make_record(Request(service="flights", runtime="ours"), location)
+        inference_service.make_record(Request(service="flights", server="tensorflow-serving"), location)
+    assert inference_service.make_record(Request(service="flights", server="kfp-hybrid"), location)
 
 
 # What a revision is
@@ -206,7 +286,7 @@ ASPECTS = st.tuples(SETTINGS, st.sampled_from(["s3://m/f/1", "s3://m/f/2"]), st.
 def test_revisions_are_equal_just_when_model_and_settings_are(one, other, run, percent):
     def revision(aspects, **inputs):
         settings, uri, digest = aspects
-        request = Request(service="flights", **settings, **inputs)
+        request = Request(service="flights", server="tensorflow-serving", **settings, **inputs)
         model = pushed(uri.rpartition("/")[0], int(uri[-1]), digest=digest)
         return inference_service.make_record(request, locate(model, "")).revision
 
@@ -248,6 +328,7 @@ def test_a_greater_share_never_gets_fewer_pods(total, percent):
 
 def plain(uri, **inputs):
     location = locate(inputs.pop("model", None), uri)
+    inputs = {"server": "tensorflow-serving", **inputs}
     return plain_objects.make_record(Request(service="flights", serving="deployment", **inputs), location)
 
 
@@ -327,11 +408,49 @@ def test_our_server_takes_another_image_and_resources_too():
     assert (container["image"], container["resources"]) == ("r/serving:2", limits)
 
 
+def test_the_images_of_another_registry_are_chosen_with_the_server():
+    ours = {"kfp-hybrid": "r/serving:2", "kfp-hybrid-tensorflow": "r/tensorflow:2"}
+    for server, image in ours.items():
+        assert plain("s3://m/f/7", server=server, server_images=ours).pod["containers"][0]["image"] == image
+        request = Request(service="flights", server=server, server_images=ours)
+        assert serving_runtime(request)["spec"]["containers"][0]["image"] == image
+
+
+@pytest.mark.parametrize("make", [plain, kserve_record])
+def test_images_are_pulled_with_the_secrets_of_the_profile(make):
+    record = make("s3://m/f/7", pull_secrets=["registry-credentials"])
+    pod = record.pod if make is plain else record.predictor
+    assert pod["imagePullSecrets"] == [{"name": "registry-credentials"}]
+
+
 @pytest.mark.parametrize("server", ["kfp-hybrid", "kfp-hybrid-tensorflow"])
-def test_kserve_gives_our_server_the_version_itself_and_finds_its_runtime_by_the_format(server):
+def test_kserve_gives_our_server_the_version_itself_and_a_runtime_that_comes_with_it(server):
     request = Request(service="flights", server=server)
     predictor = inference_service.make_record(request, locate(None, "minio://models/flights/7")).predictor
-    assert predictor["model"] == {"modelFormat": {"name": server}, "storageUri": "s3://models/flights/7/"}
+    runtime = serving_runtime(request)
+    assert predictor["model"] == {
+        "modelFormat": {"name": server},
+        "storageUri": "s3://models/flights/7/",
+        "runtime": runtime["metadata"]["name"],
+    }
+    assert runtime["spec"]["supportedModelFormats"][0]["name"] == server
+    assert "autoSelect" not in runtime["spec"]["supportedModelFormats"][0]  # no other model is to find it
+
+
+def test_another_release_gets_another_runtime_so_that_what_runs_stays_as_it_is():
+    old, new = (Request(service="flights", server="kfp-hybrid", image=f"r/serving:{tag}") for tag in (1, 2))
+    assert serving_runtime(old)["metadata"]["name"] != serving_runtime(new)["metadata"]["name"]
+    assert len(serving_runtime(Request(service="f" * 45, server="kfp-hybrid"))["metadata"]["name"]) < 63
+
+
+@pytest.mark.parametrize(
+    "inputs", [{"model_format": "kfp-hybrid"}, {"runtime": "kfp-hybrid"}, {"server": "tensorflow-serving"}]
+)
+def test_a_runtime_of_the_cluster_is_taken_where_one_is_asked_for(inputs):
+    request = Request(**{"service": "flights", "server": "kfp-hybrid", **inputs})
+    assert not request.brings_runtime
+    model = inference_service.make_record(request, locate(None, "s3://models/flights/7")).predictor["model"]
+    assert model.get("runtime") == inputs.get("runtime")
 
 
 @pytest.mark.parametrize("server", ["kfp-hybrid", "kfp-hybrid-tensorflow"])
@@ -343,11 +462,6 @@ def test_the_server_knows_the_options_that_it_is_given(server):
     runtime = next(each["spec"] for each in runtimes if each["metadata"]["name"] == server)
     options = read(runtime["containers"][0]["args"], {})
     assert (options.model, options.port) == ("/mnt/models", runtime["containers"][0]["ports"][0]["containerPort"])
-
-
-def test_an_unknown_server_is_refused():
-    with pytest.raises(StepError, match="server is 'triton'; it takes tensorflow-serving, kfp-hybrid or"):
-        Request(service="flights", server="triton").check()
 
 
 def test_the_pods_of_two_models_can_be_told_apart_and_those_of_one_model_not_by_the_run():

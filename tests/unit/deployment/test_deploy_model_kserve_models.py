@@ -16,12 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kubernetes import client
 
-from kfp_hybrid.components.deployment.deploy_model import inference_service
+from kfp_hybrid.components.deployment.deploy_model import inference_service, runtime
 from kfp_hybrid.components.deployment.deploy_model.location import ModelLocation
 from kfp_hybrid.components.deployment.deploy_model.request import Request
+from kfp_hybrid.components.deployment.deploy_model.runtime import serving_runtime
 from kfp_hybrid.components.deployment.deploy_model.servers import SERVERS
 
 ROOT = Path(__file__).resolve().parents[3]
+OURS = [name for name, server in SERVERS.items() if server.engine]
 WHEEL = ROOT / ".cache/test-tools-kserve"
 QUANTITIES = st.dictionaries(st.sampled_from(["cpu", "memory", "nvidia.com/gpu"]), st.sampled_from(["1", "2Gi"]))
 TEXT = st.text("abcdefghij", min_size=1, max_size=8)
@@ -38,6 +40,7 @@ REQUESTS = st.builds(
     node_selector=st.dictionaries(TEXT, TEXT, max_size=2),
     tolerations=st.lists(st.fixed_dictionaries({"key": TEXT, "operator": st.just("Exists")}), max_size=2),
     annotations=st.dictionaries(TEXT, TEXT, max_size=2),
+    pull_secrets=st.lists(TEXT, max_size=2),
     run=TEXT,
 )
 LOCATIONS = st.builds(
@@ -99,7 +102,7 @@ def test_kserve_knows_every_field_that_it_is_given(model_named, request_, locati
 )
 def test_this_check_finds_mistakes(model_named, spoil, message):
     location = ModelLocation("s3://models/flights", 7)
-    record = inference_service.make_record(Request(service="flights"), location)
+    record = inference_service.make_record(Request(service="flights", server="kfp-hybrid"), location)
     item = inference_service.inference_service("flights", record, None, 10)
     spoil(item["spec"]["predictor"])
     with pytest.raises((AssertionError, ValueError), match=re.escape(message)):
@@ -110,7 +113,7 @@ def test_this_check_finds_mistakes(model_named, spoil, message):
     ("make", "kind"), [(inference_service.pin, "V1ConfigMap"), (inference_service.storage_account, "V1ServiceAccount")]
 )
 def test_kubernetes_knows_every_field_of_what_goes_with_it(model_named, make, kind):
-    request = Request(service="flights", storage_secret="store")
+    request = Request(service="flights", server="tensorflow-serving", storage_secret="store")
     item = make(request, ModelLocation("s3://m/f", 7)) if make is inference_service.pin else make(request)
     owner = {
         "apiVersion": "serving.kserve.io/v1beta1",
@@ -124,16 +127,21 @@ def runtimes():
     return list(yaml.safe_load_all((ROOT / "manifests/serving/cluster-serving-runtime.yaml").read_text()))
 
 
-@pytest.mark.parametrize("runtime", runtimes(), ids=lambda runtime: runtime["metadata"]["name"])
-def test_kserve_knows_every_field_of_the_runtimes(model_named, runtime):
-    check(runtime, "V1alpha1ClusterServingRuntime", model_named, "ClusterServingRuntime")
+@pytest.mark.parametrize("item", runtimes(), ids=lambda item: item["metadata"]["name"])
+def test_kserve_knows_every_field_of_the_runtimes(model_named, item):
+    check(item, "V1alpha1ClusterServingRuntime", model_named, "ClusterServingRuntime")
 
 
-def test_for_each_of_our_servers_there_is_a_runtime_with_its_format_and_image():
-    ours = {server.model_format: server.image for name, server in SERVERS.items() if name != "tensorflow-serving"}
-    found = {
-        runtime["spec"]["supportedModelFormats"][0]["name"]: runtime["spec"]["containers"][0]["image"]
-        for runtime in runtimes()
-    }
-    assert found == ours
-    assert all(runtime["spec"]["supportedModelFormats"][0]["autoSelect"] for runtime in runtimes())
+@pytest.mark.parametrize("server", OURS)
+def test_kserve_knows_every_field_of_the_runtime_that_comes_with_a_model(model_named, server):
+    item = serving_runtime(Request(service="flights", server=server))
+    check({"apiVersion": "serving.kserve.io/v1alpha1", **item}, "V1alpha1ServingRuntime", model_named, "ServingRuntime")
+
+
+def test_the_runtimes_of_the_cluster_are_those_that_come_with_a_model_for_kserve_to_choose():
+    found = {item["metadata"]["name"]: item["spec"] for item in runtimes()}
+    assert list(found) == OURS
+    for name, specification in found.items():
+        (supported,) = specification["supportedModelFormats"]
+        assert (supported.pop("autoSelect"), supported.pop("priority")) == (True, 1)
+        assert specification == runtime.runtime(SERVERS[name], SERVERS[name].image)

@@ -412,6 +412,8 @@ def test_the_artifact_points_to_the_published_version(tmp_path, make_model):
     (version, published), pushed = push_with(tmp_path, model=model, destination=str(tmp_path / "served"))
     assert (version, published) == (1, True)
     assert pushed.metadata == {
+        "saved_model": True,
+        "edge_bundle": False,
         "version": 1,
         "digest": list_versions(str(tmp_path / "served"))[0].digest,
         "pushed": True,
@@ -421,6 +423,15 @@ def test_the_artifact_points_to_the_published_version(tmp_path, make_model):
     assert json.loads((tmp_path / "run/pushed/pushed.json").read_text()) == pushed.metadata
     manifest = json.loads((tmp_path / "served/1/MANIFEST.json").read_text())
     assert manifest["source"] == {"model": {"uri": model.uri, "metadata": {"auc": 0.8}}}
+
+
+def test_the_artifact_says_whether_there_is_an_edge_bundle_by_which_a_server_is_chosen(
+    tmp_path, make_model, make_bundle
+):
+    _, pushed = push_with(tmp_path, model=artifact(make_model()), bundle=artifact(make_bundle()))
+    assert (pushed.metadata["saved_model"], pushed.metadata["edge_bundle"]) == (True, True)
+    _, pushed = push_with(tmp_path / "alone", bundle=artifact(make_bundle()))
+    assert (pushed.metadata["saved_model"], pushed.metadata["edge_bundle"]) == (False, True)
 
 
 def test_pushing_again_is_unchanged_but_published(tmp_path, make_model):
