@@ -154,6 +154,7 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
                         model=model,
                         bundle=bundle,
                         destination=destination,
+                        engine=target.serving_engine,
                         max_p99_ms=max_serving_ms,
                         max_memory_mb=max_serving_memory_mb,
                         max_running_changed_fraction=max_changed_decisions,
