@@ -37,8 +37,8 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
         drift_splits: dict = {"eval": "train"},
         module: str = "",
         hyperparameters: dict = {},
-        epochs: int = 10,
-        batch_size: int = 256,
+        epochs: int = 0,
+        batch_size: int = 0,
         seed: int = 1,
         slice_columns: list = [],
         thresholds: dict = {},
@@ -80,8 +80,9 @@ def train_and_publish(target: Target) -> dsl.base_component.BaseComponent:
             drift_splits: Splits to compare as newer and older span, such as eval with train.
             module: Your own model: a Python module with build_model, inline or as a path. The default is wide and deep.
             hyperparameters: Handed to build_model; see train_model for those of the default model.
-            epochs: How often to go through the training split at most; training stops early when it no longer helps.
-            batch_size: Rows per training step.
+            epochs: How often to go through the training split at most; 0 goes by its size. Training stops early when
+                it no longer helps.
+            batch_size: Rows per training step; 0 goes by the size of the training split.
             seed: Makes training repeatable.
             slice_columns: Evaluate each value of these columns on its own too.
             thresholds: What the model must reach to be published; see evaluate_model.

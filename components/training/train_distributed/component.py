@@ -21,8 +21,8 @@ def train_distributed(
     hyperparameters: dict = {},  # noqa: B006
     train_split: str = "train",
     eval_split: str = "eval",
-    epochs: int = 10,
-    batch_size: int = 1024,
+    epochs: int = 0,
+    batch_size: int = 0,
     learning_rate: float = 0.001,
     seed: int = 1,
     early_stopping_patience: int = 3,
@@ -50,7 +50,8 @@ def train_distributed(
             lists values of categorical ones.
         label: Name of the label column.
         task: binary, multiclass or regression; auto decides by the label. A string label, or an integer label that the
-            schema marks as categorical, is classified; so are integers 0 and 1; any other number is a regression.
+            schema marks as categorical, is classified; so are two neighbouring integers such as 0 and 1; any other number
+            is a regression.
         features: Names of the features to use; empty for all that are suitable.
         max_vocabulary: A string feature with more distinct values is left out, unless the schema lists its values or
             features names it.
@@ -60,8 +61,8 @@ def train_distributed(
             the user module understands.
         train_split: Split to train on.
         eval_split: Split to evaluate on after each epoch; empty for none, and then without early stopping.
-        epochs: Most epochs to train.
-        batch_size: Rows in a batch, over all replicas together.
+        epochs: Most epochs to train; 0 for 10, or as many as make 1,000 steps when there are few rows.
+        batch_size: Rows in a batch, over all replicas together; 0 for 16 to 1,024, so that an epoch has 100 steps.
         learning_rate: Learning rate of Adam.
         seed: Seed of weights, order of rows and dropout; the same seed gives the same model.
         early_stopping_patience: Epochs without a lower loss on eval_split before training stops and the weights of the

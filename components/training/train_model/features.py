@@ -24,6 +24,7 @@ SERVING = "SERVING"
 IDENTIFIER_SHARE = 0.5  # a string column with more distinct values than this share of its rows names the row
 IDENTIFIER_ROWS = 100  # ... unless there are so few rows that the share says nothing
 MAX_CLASSES = 1000
+FEW_INTEGERS = 20  # a label with so few values may have been meant as classes
 
 _NUMBERS = (statistics_pb2.FeatureNameStatistics.FLOAT, statistics_pb2.FeatureNameStatistics.INT)
 _INT = statistics_pb2.FeatureNameStatistics.INT
@@ -129,8 +130,9 @@ def make_preprocessing(
 def choose_task(label: statistics_pb2.FeatureNameStatistics, feature: schema_pb2.Feature, task: str = "auto") -> str:
     """The task that a label asks for: what the user says, or what its type and values suggest.
 
-    A string label is binary with two values and multiclass with more; an integer label is binary when its values lie
-    between 0 and 1 and multiclass when the schema marks it as categorical; every other number is a regression.
+    A string label is binary with two values and multiclass with more; an integer label is binary when all its values
+    are two neighbours such as 0 and 1, and multiclass when the schema marks it as categorical; every other number is a
+    regression.
 
     Raises:
         StepError: `task` is unknown, or regression is asked of a label that is not a number.
@@ -143,9 +145,17 @@ def choose_task(label: statistics_pb2.FeatureNameStatistics, feature: schema_pb2
         return task
     if label.HasField("string_stats"):
         return "binary" if label.string_stats.unique <= 2 else "multiclass"
-    if label.type == _INT and label.num_stats.min >= 0 and label.num_stats.max <= 1:
+    low, high = label.num_stats.min, label.num_stats.max
+    if label.type == _INT and high - low == 1:
         return "binary"
-    return "multiclass" if _is_categorical(label, feature) else "regression"
+    if _is_categorical(label, feature):
+        return "multiclass"
+    if label.type == _INT and high - low < FEW_INTEGERS:
+        logging.warning(
+            "label %s holds integers from %d to %d and is taken for a number; if they are classes, set task=multiclass",
+            *(feature.name, low, high),
+        )
+    return "regression"
 
 
 def feature_candidates(schema: schema_pb2.Schema, label: str, features: Sequence[str] = ()) -> list[str]:
@@ -290,7 +300,7 @@ def _label(
     if common.num_missing:
         raise StepError(
             f"label {name!r} is missing in {common.num_missing} of {common.num_missing + common.num_non_missing} rows "
-            "of the training split; leave these rows out when ingesting"
+            "of the training split; take these rows out of the source"
         )
     if statistics.type in _NUMBERS and not statistics.HasField("string_stats"):
         numbers = statistics.num_stats

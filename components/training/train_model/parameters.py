@@ -10,6 +10,12 @@ from typing import Any
 
 from kfp_hybrid.step import StepError
 
+# What 0 for epochs and batch_size stands for: few rows need small batches and many epochs to become as many steps.
+EPOCHS = 10
+STEPS = 1000
+STEPS_OF_AN_EPOCH = 100
+BATCH_SIZES = (16, 1024)
+
 STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
 
 
@@ -25,8 +31,8 @@ class Parameters:
     hyperparameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     train_split: str = "train"
     eval_split: str = "eval"
-    epochs: int = 10
-    batch_size: int = 1024
+    epochs: int = 0
+    batch_size: int = 0
     learning_rate: float = 0.001
     seed: int = 1
     early_stopping_patience: int = 3
@@ -48,7 +54,12 @@ class Parameters:
         Raises:
             StepError: a parameter is out of range.
         """
-        for name in ("epochs", "batch_size", "max_vocabulary", "steps_per_execution", "memory_mb"):
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 0:
+                raise StepError(
+                    f"parameter {name} is {getattr(self, name)}, must be at least 1, or 0 to go by the number of rows"
+                )
+        for name in ("max_vocabulary", "steps_per_execution", "memory_mb"):
             if getattr(self, name) < 1:
                 raise StepError(f"parameter {name} is {getattr(self, name)}, must be at least 1")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
@@ -63,6 +74,19 @@ class Parameters:
             raise StepError(f"parameter strategy is {self.strategy!r}, must be one of {', '.join(STRATEGIES)}")
         if not self.train_split or self.train_split == self.eval_split:
             raise StepError(f"parameters train_split and eval_split are both {self.eval_split!r}, must name two splits")
+
+    def for_rows(self, rows: int) -> "Parameters":
+        """The same with `epochs` and `batch_size` chosen where they are 0.
+
+        Args:
+            rows: rows of the training split.
+        """
+        smallest, largest = BATCH_SIZES
+        wanted = 1 << max(rows // STEPS_OF_AN_EPOCH, 1).bit_length() - 1  # a power of two
+        batch_size = self.batch_size or min(max(wanted, smallest), largest)
+        steps = math.ceil(max(rows, 1) / batch_size)
+        epochs = self.epochs or max(EPOCHS, math.ceil(STEPS / steps))
+        return dataclasses.replace(self, epochs=epochs, batch_size=batch_size)
 
 
 @dataclasses.dataclass(frozen=True)

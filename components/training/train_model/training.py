@@ -62,6 +62,7 @@ def train(
     )
     if absent := [name for name in preprocessing.features if name not in data.columns]:
         raise StepError(f"the examples have no column {absent[0]!r}; make statistics and schema from the same examples")
+    parameters = parameters.for_rows(data.rows(parameters.train_split))
     weights = _class_weights(data, preprocessing, parameters)
     _log_task(data, preprocessing, parameters)
     with quiet_tensorflow():
@@ -82,12 +83,14 @@ def train(
 
 def _log_task(examples: Examples, preprocessing: Preprocessing, parameters: Parameters) -> None:
     logging.info(
-        "training on %s rows: %s of %s by %d numeric and %d categorical features",
+        "training on %s rows: %s of %s by %d numeric and %d categorical features, at most %d epochs in batches of %d",
         f"{examples.rows(parameters.train_split):,}",
         preprocessing.task if preprocessing.task == "regression" else f"{preprocessing.task} classification",
         preprocessing.label.name,
         len(preprocessing.numeric),
         len(preprocessing.categorical),
+        parameters.epochs,
+        parameters.batch_size,
     )
 
 

@@ -95,6 +95,28 @@ def test_a_binary_classifier_learns_and_is_published_with_two_signatures(fit, fl
     ).read_text()
 
 
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "epochs"),
+    [(1, 16, 1000), (120, 16, 125), (1600, 16, 10), (6400, 64, 10), (10**6, 1024, 10), (0, 16, 1000)],
+)
+def test_few_rows_get_small_batches_and_many_epochs(rows, batch_size, epochs):
+    chosen = Parameters("late").for_rows(rows)
+    assert (chosen.batch_size, chosen.epochs) == (batch_size, epochs)
+
+
+def test_what_is_given_is_not_chosen():
+    assert Parameters("late", epochs=3, batch_size=7).for_rows(100) == Parameters("late", epochs=3, batch_size=7)
+    assert Parameters("late", batch_size=50).for_rows(100).epochs == 500
+    assert Parameters("late", epochs=3).for_rows(100).batch_size == 16
+
+
+def test_few_rows_are_learned_from_as_thoroughly_as_many(write, make_flights, fit):
+    artifacts = write({"train": make_flights(120), "eval": make_flights(500, 1)}, folder="few")
+    _, trained = fit(artifacts, Parameters("late"))
+    _, hasty = fit(artifacts, Parameters("late", epochs=10, batch_size=256))
+    assert trained.metrics["eval_loss"] < hasty.metrics["eval_loss"] - 0.1
+
+
 def test_metrics_and_metadata_describe_the_model(fit, flight_artifacts):
     _, trained = fit(epochs=2)
     assert set(trained.metrics) == {
@@ -423,8 +445,8 @@ def test_an_earlier_output_is_replaced(flight_artifacts, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 0}, "parameter epochs is 0, must be at least 1"),
-        ({"batch_size": 0}, "parameter batch_size is 0"),
+        ({"epochs": -1}, "parameter epochs is -1, must be at least 1, or 0 to go by the number of rows"),
+        ({"batch_size": -1}, "parameter batch_size is -1"),
         ({"learning_rate": 0.0}, "parameter learning_rate is 0.0, must be greater than 0"),
         ({"learning_rate": math.nan}, "parameter learning_rate is nan"),
         ({"seed": -1}, "parameter seed is -1"),

@@ -168,6 +168,7 @@ def test_a_training_without_features_is_refused(make):
     ("label", "overrides", "task", "classes"),
     [
         ([0, 1] * 100, "", "binary", (0, 1)),
+        ([1, 2] * 100, "", "binary", (1, 2)),
         (["no", "yes"] * 100, "", "binary", ("no", "yes")),
         (["yes", "no"] * 100, 'feature { name: "late" string_domain { value: "yes" value: "no" } }', "binary",
          ("yes", "no")),
@@ -181,6 +182,11 @@ def test_a_training_without_features_is_refused(make):
 def test_the_task_follows_from_the_label(make, label, overrides, task, classes):
     preprocessing = make({**COLUMNS, "late": label}, overrides)
     assert (preprocessing.task, preprocessing.label.classes) == (task, classes)
+
+
+def test_few_integers_are_pointed_out_because_they_may_be_classes(make, caplog):
+    assert make({**COLUMNS, "late": [0, 1, 2, 1] * 50}).task == "regression"
+    assert "label late holds integers from 0 to 2 and is taken for a number" in caplog.text
 
 
 def test_a_task_can_be_chosen(make):
