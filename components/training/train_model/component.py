@@ -42,7 +42,7 @@ def train_model(
             lists values of categorical ones.
         label: Name of the label column.
         task: binary, multiclass or regression; auto decides by the label. A string label, or an integer label that the
-            schema marks as categorical, is classified; so are two neighbouring integers such as 0 and 1; any other number
+            schema marks as categorical, is classified; so are two neighbouring integers like 0 and 1; any other number
             is a regression.
         features: Names of the features to use; empty for all that are suitable.
         max_vocabulary: A string feature with more distinct values is left out, unless the schema lists its values or
