@@ -18,6 +18,7 @@ from kfp_hybrid.serving.application import Application
 from kfp_hybrid.serving.loading import ModelSource
 from kfp_hybrid.serving.operations import Operations
 from kfp_hybrid.serving.options import Options
+from kfp_hybrid.serving.port_file import write_port
 
 log = logging.getLogger(__name__)
 
@@ -96,19 +97,9 @@ async def _listen(application: Application, options: Options) -> int:
             f"cannot listen at {options.host}:{options.port}: {error.strerror or error}; choose another --port"
         ) from None
     if options.port_file:
-        _write_port(Path(options.port_file), port)
+        write_port(Path(options.port_file), port)
     log.info("listening at %s:%d", options.host, port)
     return port
-
-
-def _write_port(file: Path, port: int) -> None:
-    """Write the port file as a whole or not at all: whoever waits for it reads it at once."""
-    unfinished = file.with_name(f".{file.name}.{port}")
-    try:
-        unfinished.write_text(f"{port}\n", encoding="ascii")
-        unfinished.replace(file)
-    except OSError as error:
-        raise UserError(f"cannot write the port file {file}: {error.strerror}") from None
 
 
 async def _load(options: Options, source: ModelSource, operations: Operations) -> None:

@@ -15,6 +15,7 @@ from kfp_hybrid.serving.application import Application
 from kfp_hybrid.serving.http import Exchange, HttpServer
 from kfp_hybrid.serving.loading import ModelSource
 from kfp_hybrid.serving.metrics import Metrics
+from kfp_hybrid.serving.port_file import write_port
 from kfp_hybrid.serving.recording import Limits, Recorder
 from kfp_hybrid.serving.releases import Releases
 from kfp_hybrid.serving.routing import Deployed, Router
@@ -76,11 +77,13 @@ class Operations:
             await releases.mirror(options.shadow_version, options.shadow)
         if options.admin_port:
             await self._listen_to_operators(releases)
-        if options.grpc_port:
+        if options.grpc_port or options.grpc_port_file:
             from kfp_hybrid.serving import grpc_v2
 
             self._grpc, port = await grpc_v2.listen(self._application, options.host, options.grpc_port)
             log.info("listening for gRPC at %s:%d", options.host, port)
+            if options.grpc_port_file:
+                write_port(Path(options.grpc_port_file), port)
         self._application.router = router
         if options.follow and not options.version:
             self._run(releases.follow(options.follow))

@@ -47,6 +47,7 @@ class Options:
         admin_host: the address to listen at for operators.
         admin_port: the port for operators; 0 for none.
         grpc_port: the port for the Open Inference Protocol over gRPC; 0 for none.
+        grpc_port_file: a file that gets the port for gRPC; with it, 0 is a free one.
         record: a folder or URI that requests and answers are recorded in; "" for none.
         record_percent: percent of the requests that are recorded.
         record_rows: rows of a file of recorded requests.
@@ -86,6 +87,7 @@ class Options:
     admin_host: str = "127.0.0.1"
     admin_port: int = 0
     grpc_port: int = 0
+    grpc_port_file: str = ""
     record: str = ""
     record_percent: float = 100.0
     record_rows: int = 8192

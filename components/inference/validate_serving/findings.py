@@ -13,8 +13,9 @@ from kfp_hybrid.components.inference.validate_serving.server_process import Serv
 
 # The names of the checks.
 START, SAMPLE_ROWS, ANSWERS, OFFLINE, SOURCE = "start", "bundle's own samples", "answers", "offline", "SavedModel"
+PROTOCOLS = "protocols"
 P50, P99, MEMORY, HOSTILE, RUNNING = "p50", "p99", "memory", "hostile requests", "running model"
-ALWAYS = (START, ANSWERS, OFFLINE, P50, P99, MEMORY, HOSTILE)  # the others depend on what is given
+ALWAYS = (START, ANSWERS, OFFLINE, PROTOCOLS, P50, P99, MEMORY, HOSTILE)  # the others depend on what is given
 
 
 @dataclass

@@ -35,12 +35,14 @@ class Server:
     Attributes:
         process: The process; its group holds those that it has started.
         client: Sends requests to it.
+        grpc_port: Its port for gRPC.
         start_seconds: From its start until it said that it is ready.
         log: What it has printed.
     """
 
     process: subprocess.Popen[bytes]
     client: Client
+    grpc_port: int
     start_seconds: float
     log: Path
 
@@ -76,9 +78,10 @@ def serve(request: Request, candidate: Candidate) -> Iterator[Server]:
         ServingFailure: it ended, or was not ready in time.
     """
     with tempfile.TemporaryDirectory(prefix="validate_serving.") as scratch:
-        log, port_file = Path(scratch) / "server.log", Path(scratch) / "port"
+        log, port_file, grpc_port_file = (Path(scratch) / name for name in ("server.log", "port", "grpc-port"))
         command = [sys.executable, "-m", launch.__name__, str(os.getpid()), str(candidate.files.path)]
         command += ["--host", HOST, "--port", "0", "--port-file", str(port_file), "--drain-delay", "0"]
+        command += ["--grpc-port-file", str(grpc_port_file)]
         command += ["--name", NAME, "--engine", candidate.engine, *request.server_options]
         logging.info("starting the server on %s, version %s", candidate.engine, candidate.files.version)
         started = time.monotonic()
@@ -86,7 +89,8 @@ def serve(request: Request, candidate: Candidate) -> Iterator[Server]:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             client = _wait_until_ready(process, port_file, log, started, request.limits)
-            yield Server(process, client, time.monotonic() - started, log)
+            seconds = time.monotonic() - started
+            yield Server(process, client, int(grpc_port_file.read_text(encoding="ascii")), seconds, log)
         finally:
             _end(process)
 

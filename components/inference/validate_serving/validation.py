@@ -25,6 +25,7 @@ from kfp_hybrid.components.inference.validate_serving.findings import (
     OFFLINE,
     P50,
     P99,
+    PROTOCOLS,
     SAMPLE_ROWS,
     SOURCE,
     START,
@@ -32,6 +33,7 @@ from kfp_hybrid.components.inference.validate_serving.findings import (
 )
 from kfp_hybrid.components.inference.validate_serving.hostile_requests import hostile_requests, try_requests
 from kfp_hybrid.components.inference.validate_serving.latency import measure_latency
+from kfp_hybrid.components.inference.validate_serving.open_inference import compare_protocols
 from kfp_hybrid.components.inference.validate_serving.request import Request
 from kfp_hybrid.components.inference.validate_serving.rows import Sample, read_sample, served_scores
 from kfp_hybrid.components.inference.validate_serving.running import compare_with_running
@@ -94,6 +96,9 @@ def _validate_candidate(
             findings.checks.append(
                 _agreement(SOURCE, findings.source, sample, "by the SavedModel", *allowed, worst=False)
             )
+        with findings.looking_at(PROTOCOLS):
+            difference = compare_protocols(server, sample.rows, request.limits.difference)
+        findings.checks.append(judge(PROTOCOLS, difference, request.limits.difference, ""))
         _measure(request, server, sample, findings)
         _try_hostile(server, sample, offline.predictor.texts, findings)
         return scores, sample, offline.answer

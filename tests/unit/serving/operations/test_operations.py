@@ -140,6 +140,18 @@ def test_grpc_is_answered_from_the_same_models_and_counted(tmp_path, versions):
         assert running.metric("errors_total", protocol="grpc", code="NOT_FOUND") == 1
 
 
+def test_a_free_port_for_grpc_is_told_in_a_file_before_the_server_is_ready(tmp_path, versions):
+    with server(tmp_path, "--grpc-port-file", tmp_path / "grpc"):
+        port = int((tmp_path / "grpc").read_text())
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            live = channel.unary_unary(
+                "/inference.GRPCInferenceService/ServerReady",
+                messages.ServerReadyRequest.SerializeToString,
+                messages.ServerReadyResponse.FromString,
+            )
+            assert live(messages.ServerReadyRequest(), timeout=120).ready
+
+
 def write_table(folder, version):
     writer = TableWriter(folder, {"id": "int64"}, 2)
     writer.add(pa.table({"id": [7, 8]}), np.float32([[0.25], [0.5]]), None)

@@ -18,6 +18,7 @@ from kfp_hybrid.components.inference.validate_serving.client import Client, Refu
 from kfp_hybrid.components.inference.validate_serving.comparison import Comparison
 from kfp_hybrid.components.inference.validate_serving.hostile_requests import hostile_requests, try_requests
 from kfp_hybrid.components.inference.validate_serving.latency import measure_latency
+from kfp_hybrid.components.inference.validate_serving.open_inference import compare_protocols
 from kfp_hybrid.components.inference.validate_serving.server_process import Server, ServingFailure
 from kfp_hybrid.scoring.answer import Answer
 
@@ -95,10 +96,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
     def do_GET(self):
-        self.answer(405, {"error": "only POST"})
+        if not mode.startswith("V2"):
+            return self.answer(405, {"error": "only POST"})
+        self.answer(200, {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]})
     def do_POST(self):
         global nulls
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path.startswith("/v2"):
+            scores = [0.75 if mode == "V2 differs" else 0.5] * json.loads(body)["inputs"][0]["shape"][0]
+            return self.answer(200, {"outputs": [{"name": "scores", "shape": [len(scores), 1], "data": scores}]})
         try:
             rows = json.loads(body)["instances"]
             null = any(value is None for row in rows for value in row.values())
@@ -136,7 +142,7 @@ def bad_server(tmp_path):
         process = subprocess.Popen([sys.executable, "-c", BAD_SERVER, mode], stdout=subprocess.PIPE)
         started.append(process)
         client = Client("127.0.0.1", int(process.stdout.readline()), "candidate", 120.0)
-        return Server(process, client, 0.0, log)
+        return Server(process, client, 0, 0.0, log)
 
     yield start
     for process in started:
@@ -191,6 +197,22 @@ def test_a_server_that_answers_no_more_is_not_asked_forever(bad_server, monkeypa
 def test_a_server_that_answers_otherwise_after_bad_requests_is_found(bad_server):
     with pytest.raises(ServingFailure, match="a good row got another score than before"):
         attack(bad_server("drift"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("", "V2 over REST answers rows that V1 answers with status 405: only POST"),
+        (
+            "V2 differs",
+            "V2 over REST gives other scores than V1 for the first 2 rows: they differ by 0.25",
+        ),
+        ("V2 without gRPC", "V2 over gRPC answers rows that V1 answers with UNAVAILABLE"),
+    ],
+)
+def test_a_protocol_that_answers_otherwise_is_told(bad_server, mode, message):
+    with pytest.raises(ServingFailure, match=message):
+        compare_protocols(bad_server(mode), [{"x": 1.5}, {"x": None}], 0.1)
 
 
 def test_a_request_that_fails_under_load_is_told(bad_server):
