@@ -5,6 +5,8 @@ import logging
 import pytest
 
 from kfp_hybrid.errors import UserError
+from kfp_hybrid.package import Package
+from kfp_hybrid.sources import compile_pipeline
 from kfp_hybrid.targets.runs import Schedule
 
 SCHEDULES = "POST /apis/v2beta1/recurringruns"
@@ -23,6 +25,21 @@ def test_a_schedule_is_a_recurring_run_of_the_package(installation, open_target,
     assert found["runtime_config"] == {"parameters": {"first": "good"}, "pipeline_root": "s3://bucket/root"}
     assert found["service_account"] == "runner"
     assert found["pipeline_spec"]["platform_spec"]
+
+
+def test_a_recurring_prediction_looks_at_the_model_and_the_files_each_time(installation, target, tmp_path):
+    compile_pipeline("predict", target, tmp_path / "package.yaml")
+    places = {
+        "model_uri": "s3://models/flights",
+        "source": "s3://data/*.csv",
+        "destination": "s3://predictions/flights",
+    }
+    target.schedule(Package.load(tmp_path / "package.yaml"), places, name="nightly", cron="0 3 * * *", caching=True)
+    (found,) = installation.schedules.values()
+    tasks = found["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
+    cached = {name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
+    assert cached == {"predict-batch"}  # whose inputs are new in each run
+    assert found["runtime_config"]["parameters"] == places
 
 
 def test_schedules_are_listed_and_deleted(installation, target, hello):

@@ -6,6 +6,8 @@ import pytest
 from google.cloud.aiplatform_v1 import types
 
 from kfp_hybrid.errors import UserError
+from kfp_hybrid.package import Package
+from kfp_hybrid.sources import compile_pipeline
 
 CREATE = "POST /v1/projects/*/schedules"
 CRON = "TZ=Europe/Berlin 0 3 * * *"
@@ -43,6 +45,22 @@ def test_a_schedule_can_do_without_caching(google, schedule):
     (resource,) = google.vertex.schedules.values()
     tasks = resource.create_pipeline_job_request.pipeline_job.pipeline_spec["root"]["dag"]["tasks"]
     assert [task["cachingOptions"] for task in tasks.values()] == [{"enableCache": False}] * 2
+
+
+def test_a_recurring_prediction_looks_at_the_model_and_the_files_each_time(google, target, tmp_path):
+    compile_pipeline("predict", target, tmp_path / "package.yaml")
+    places = {
+        "model_uri": "gs://models/flights",
+        "source": "gs://data/*.csv",
+        "destination": "gs://predictions/flights",
+    }
+    target.schedule(Package.load(tmp_path / "package.yaml"), places, name="nightly", cron=CRON, caching=True)
+    (resource,) = google.vertex.schedules.values()
+    job = resource.create_pipeline_job_request.pipeline_job
+    tasks = job.pipeline_spec["root"]["dag"]["tasks"]
+    cached = {name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
+    assert cached == {"predict-batch"}  # whose inputs are new in each run
+    assert {name: job.runtime_config.parameter_values[name] for name in places} == places
 
 
 def test_a_schedule_is_reported_and_listed_with_its_page_in_the_console(target, schedule):
