@@ -8,7 +8,7 @@ from kfp_hybrid.storage.command import sync
 @click.command()
 @click.argument("destination")
 def versions(destination: str) -> None:
-    """List the model versions published in DESTINATION; a star marks the one in use."""
+    """List the versions of models or predictions in DESTINATION; a star marks the one in use."""
     from kfp_hybrid.components.deployment.push_model.publisher import latest_version, list_versions
 
     published = list_versions(destination)
