@@ -43,16 +43,19 @@ class Player(threading.Thread):
         variables: What the steps' secret has, for their local runs.
         results: What runs come to.
         faults: What to do wrong, of `FAULTS`.
+        version: Which Kubeflow Pipelines is played. Since 2.17, Argo may try all nodes again, which gives them numbers.
     """
 
     def __init__(
         self, admin: client.ApiClient, namespace: str, image: str, store: tuple[Minio, str, str],
-        variables: dict[str, str], results: Results, faults: tuple[str, ...] = (),
+        variables: dict[str, str], results: Results, faults: tuple[str, ...] = (), version: str = "2.17.0",
     ) -> None:  # fmt: skip
         super().__init__(daemon=True)
         assert set(faults) <= set(FAULTS)
         self.core = client.CoreV1Api(admin)
         self.api = Api(self.core, namespace)
+        self.api.version = version
+        self.argo_tries_all = not version.startswith("2.16")
         self.namespace, self.image, self.store, self.variables = namespace, image, store, variables
         self.results, self.faults = results, faults
         self.secret = variables["AWS_SECRET_ACCESS_KEY"]
@@ -191,12 +194,18 @@ class PlayedRun:
         task = self.tasks[step]
         tries = 1 if "no second try" in self.player.faults else task.retries + 1
         for number in range(tries):
-            node = f"{self.workflow}.{task.path}.executor{f'({number})' if task.retries else ''}"
+            numbered = task.retries or self.player.argo_tries_all
+            node = f"{self._node_of(step)}.executor{f'({number})' if numbered else ''}"
             template = f"{'retry-' if task.retries else ''}system-container-impl"
             pod = self._start_pod(node, template, script, step=step)
             if self._succeeds(pod) or self.run["state"] != "RUNNING":
                 return
         states[step] = "failed"
+
+    def _node_of(self, step: str) -> str:
+        """Argo's node of a task, or that of its try."""
+        ending = "(0)" if self.player.argo_tries_all else ""
+        return ".".join(f"{part}{ending}" for part in (self.workflow, *self.tasks[step].path.split(".")))
 
     def _start_pod(
         self, node: str, template: str, script: str, *, step: str = "", main_context: dict[str, Any] | None = None
@@ -263,11 +272,16 @@ class PlayedRun:
         for number, (step, state) in enumerate(steps.items(), 1):
             if state not in names:
                 continue
-            executor = f"{self.workflow}.{self.tasks[step].path}.executor"
+            shown = {step: names[state], "executor": "SKIPPED" if state == "cached" else names[state]}
+            node = self._node_of(step)
+            if self.player.argo_tries_all:
+                shown |= {f"{name}(0)": state for name, state in shown.items() if state != "SKIPPED"}
+            else:
+                node = f"{node}.executor"
             nodes.append(self._node(f"{step}-driver", "SUCCEEDED", 10 * number))
-            child = f"{self.workflow}-{fnv1a(executor)}"
-            nodes.append(self._node(step, names[state], 10 * number + 2, child_tasks=[{"pod_name": child}]))
-            nodes.append(self._node("executor", "SKIPPED" if state == "cached" else names[state], 10 * number + 2))
+            for name, node_state in shown.items():
+                children = {"child_tasks": [{"pod_name": f"{self.workflow}-{fnv1a(node)}"}]} if name == step else {}
+                nodes.append(self._node(name, node_state, 10 * number + 2, **children))
         self.run.update(contract.checked({"run_details": {"task_details": nodes}}, "V2beta1Run"))
 
     def _node(self, name: str, state: str, seconds: int, **fields: Any) -> dict[str, Any]:

@@ -60,9 +60,10 @@ class Pods(threading.Thread):
         """The pod in which a step runs now."""
         return next((pod for pod in self.of(run_id, step) if _main_runs(pod)), None)
 
-    def delete(self, pod: Pod) -> None:
-        """Delete a pod, as a drained node does."""
-        self._core.delete_namespaced_pod(pod["metadata"]["name"], self._namespace)
+    def delete(self, pod: Pod, *, at_once: bool) -> None:
+        """Delete a pod: as a drained node does, or at once, as when a node is lost."""
+        grace = {"grace_period_seconds": 0} if at_once else {}
+        self._core.delete_namespaced_pod(pod["metadata"]["name"], self._namespace, **grace)
 
     def left(self, run_id: str) -> list[str]:
         """The pods of a run that have not ended."""
@@ -86,9 +87,12 @@ class Pods(threading.Thread):
 
 
 def step_of(pod: Pod) -> str:
-    """The step whose program a pod runs; "" for the pods in which Kubeflow Pipelines prepares steps."""
+    """The step whose program a pod runs; "" for the pods in which Kubeflow Pipelines prepares steps.
+
+    What is tried again has numbers: until Kubeflow Pipelines 2.16 steps with retries, then everything.
+    """
     node = pod["metadata"].get("annotations", {}).get(NODE, "")
-    found = re.search(r"\.([^.]+)\.executor(\(\d+\))?$", node)
+    found = re.search(r"\.([^.()]+)(\(\d+\))?\.executor(\(\d+\))?$", node)
     return found[1] if found else ""
 
 
