@@ -19,6 +19,7 @@ import json
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -72,6 +73,15 @@ class Fault:
     times: float = 1
 
 
+class _HttpServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print nothing, perhaps into another test, of a client that went away."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 class LocalServer:
     """One such server."""
 
@@ -82,8 +92,7 @@ class LocalServer:
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._http.daemon_threads = True
+        self._http = _HttpServer(("127.0.0.1", 0), self._handler())
         self.port = self._http.server_address[1]
         self.ca_bundle = folder / "ca.pem"
         if authority:

@@ -60,7 +60,7 @@ def credentials(server, tmp_path):
 @pytest.fixture
 def api(server, credentials, monkeypatch):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(credentials))
-    return GoogleApi(server.url, patience=1.0)
+    return GoogleApi(server.url, patience=60.0)
 
 
 def test_references_become_values_and_other_variables_stay(api):

@@ -61,7 +61,7 @@ def server(vertex, serve, no_pauses):
 
 @pytest.fixture
 def api(server):
-    return GoogleApi(server.url, Credentials("a-token"), patience=2.0, poll_seconds=0)
+    return GoogleApi(server.url, Credentials("a-token"), patience=60.0, poll_seconds=0)
 
 
 IMAGES = {"kfp-hybrid": "r/serving:1", "kfp-hybrid-tensorflow": "r/tensorflow:1", "prebuilt": "eu.example/tf:2"}

@@ -148,8 +148,8 @@ def test_the_search_for_a_lost_run_can_fail_too(installation, target, hello):
 def test_an_answer_that_does_not_come_is_not_waited_for_for_ever(installation, target, hello, monkeypatch):
     from kfp_hybrid.targets.kubeflow import client
 
-    monkeypatch.setattr(client, "READ_TIMEOUT", 0.2)
-    installation.fail(RUNS, after=True, seconds=1.0)
+    monkeypatch.setattr(client, "READ_TIMEOUT", 2.0)
+    installation.fail(RUNS, after=True, seconds=300.0)
     assert target.submit(hello, {}).id in installation.runs
     assert len(installation.runs) == 1
 

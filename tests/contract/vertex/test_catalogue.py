@@ -69,7 +69,7 @@ def test_a_missing_repository_is_one_line(server, open_target, package):
 
 def test_a_repository_that_never_answers_is_given_up_on(server, open_target, package, monkeypatch):
     monkeypatch.setattr(catalogue, "TIMEOUT", 0.1)
-    server.fail("GET /ml-production/pipelines/*", seconds=5, times=math.inf)
+    server.fail("GET /ml-production/pipelines/*", seconds=300, times=math.inf)
     with pytest.raises(UserError, match=r"cannot look for the template: .*no answer within"):
         open_target(template_repository=REPOSITORY, patience=0.2).register(package, version="1.0.0")
 

@@ -207,7 +207,7 @@ def test_a_lost_answer_starts_no_second_run(google, server, target, package, no_
 
 def test_a_slow_service_is_given_up_on(server, open_target, package, monkeypatch):
     monkeypatch.setattr(runs, "TIMEOUT", 0.1)
-    server.fail(CREATE, seconds=5, times=math.inf)
+    server.fail(CREATE, seconds=300, times=math.inf)
     with pytest.raises(UserError, match=f"cannot start the run: cannot reach {HOST}: no answer within .*gave up after"):
         open_target(patience=0.2).submit(package, {"first": "hello"})
 
