@@ -73,7 +73,7 @@ class Site:
 
     def stop(self):
         self.daemon.send_signal(signal.SIGTERM)
-        self.daemon.wait(60)
+        self.daemon.wait(300)
         shutil.rmtree(self.folder)
 
 
@@ -82,7 +82,7 @@ def site(tmp_path_factory):
     if os.geteuid() != 0 or not shutil.which("dockerd"):
         pytest.skip("a second Docker daemon takes root and dockerd")
     running = Site(tmp_path_factory.mktemp("site"))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while running.run("docker", "version", check=False).returncode:
         assert running.daemon.poll() is None and time.monotonic() < deadline, (running.folder / "log").read_text()
         time.sleep(0.2)

@@ -86,7 +86,7 @@ def test_the_same_edge_model_is_chosen_and_the_model_is_published(containers, en
 ASK = """
 import json, sys, time, urllib.error, urllib.request
 server = "http://127.0.0.1:8080"
-deadline = time.monotonic() + 60
+deadline = time.monotonic() + 120
 while True:
     try:
         urllib.request.urlopen(f"{server}/v2/health/ready")
