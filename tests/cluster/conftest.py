@@ -66,8 +66,26 @@ def namespace(admin: client.ApiClient) -> Iterator[str]:
     name = f"test-{uuid.uuid4().hex[:8]}"
     core = client.CoreV1Api(admin)
     core.create_namespace({"metadata": {"name": name}})
+    _wait_until(lambda: _takes_pods(core, name))
     yield name
     core.delete_namespace(name)
+
+
+def _takes_pods(core: client.CoreV1Api, namespace: str) -> bool:
+    """Whether the cluster has made what a pod needs: the account `default`, and on older clusters its token."""
+    pod = {"metadata": {"name": "probe"}, "spec": {"containers": [{"name": "probe", "image": "registry.invalid/none"}]}}
+    try:
+        core.create_namespaced_pod(namespace, pod, dry_run="All")
+    except client.ApiException:
+        return False
+    return True
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -192,31 +210,39 @@ def kserve_kinds(admin: client.ApiClient) -> Iterator[ModuleType]:
     """The kinds of KServe and Knative that are used, without anything that answers to them."""
     controller = sibling("kserve_controller")
     extensions = client.ApiextensionsV1Api(admin)
-    existing = {each.metadata.name for each in extensions.list_custom_resource_definition().items}
-    made = []
-    for definition in controller.definitions():
+    definitions = controller.definitions()
+    names = {each["metadata"]["name"] for each in definitions}
+
+    def existing() -> list[Any]:
+        found = extensions.list_custom_resource_definition().items
+        return [each.metadata for each in found if each.metadata.name in names]
+
+    # Those of tests that have just ended are on their way out.
+    _wait_until(lambda: not any(metadata.deletion_timestamp for metadata in existing()))
+    there, made = {metadata.name for metadata in existing()}, []
+    for definition in definitions:
         name = definition["metadata"]["name"]
-        if name not in existing:
+        if name not in there:
             extensions.create_custom_resource_definition(definition)
             made.append(name)
         elif not os.environ.get("KFP_HYBRID_TEST_KSERVE_KINDS"):
             pytest.skip(
                 f"{name} is there already, and with it perhaps a real KServe, which these tests play themselves"
             )
-    _wait_until_served(extensions, made)
+    _wait_until(lambda: all(_is_served(admin, definition) for definition in definitions))
     yield controller
     for name in made:
         extensions.delete_custom_resource_definition(name)
 
 
-def _wait_until_served(extensions: client.ApiextensionsV1Api, names: list[str]) -> None:
-    def is_served(name: str) -> bool:
-        conditions = extensions.read_custom_resource_definition(name).status.conditions or []
-        return any(each.type == "Established" and each.status == "True" for each in conditions)
-
-    while not all(is_served(name) for name in names):
-        time.sleep(0.1)
-    time.sleep(1)  # the server says so a moment before it serves them
+def _is_served(admin: client.ApiClient, definition: dict[str, Any]) -> bool:
+    spec = definition["spec"]
+    objects = client.CustomObjectsApi(admin)
+    try:
+        objects.list_cluster_custom_object(spec["group"], spec["versions"][0]["name"], spec["names"]["plural"])
+    except client.ApiException:
+        return False
+    return True
 
 
 @pytest.fixture

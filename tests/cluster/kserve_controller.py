@@ -6,7 +6,8 @@ requests for "the newest revision" go to the newest that is ready, and a model t
 none takes two rounds to be withdrawn. The pods are real ones.
 
 A storage URI with `missing` fails in the storage initializer, `broken` in the server, `unschedulable` finds no node;
-a runtime `no-such-runtime` is refused.
+a runtime that is not there, or that does not know the format of the model, is refused. Pods are those of the runtime;
+without one, they are those of KServe's own for TensorFlow Serving.
 """
 
 import json
@@ -18,14 +19,16 @@ from kubernetes import client
 from kubernetes.client import ApiException
 
 ISVC = ("serving.kserve.io", "v1beta1", "inferenceservices")
+RUNTIME = ("serving.kserve.io", "v1alpha1", "servingruntimes")
 REVISION = ("serving.knative.dev", "v1", "revisions")
+MODELS = "/mnt/models"
 LABEL = "serving.kserve.io/inferenceservice"
 MODE = "serving.kserve.io/deploymentMode"
 ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 
 def definitions() -> list[dict[str, Any]]:
-    """The two kinds of objects; of the fields, those by whose types an apply tells one manager's from another's."""
+    """The kinds of objects; of the fields, those by whose types an apply tells one manager's from another's."""
     predictor = {
         **ANYTHING,
         "properties": {
@@ -39,7 +42,11 @@ def definitions() -> list[dict[str, Any]]:
         },
     }
     spec = {"type": "object", "properties": {"predictor": predictor}}
-    return [_definition(*ISVC, "InferenceService", spec), _definition(*REVISION, "Revision", ANYTHING)]
+    return [
+        _definition(*ISVC, "InferenceService", spec),
+        _definition(*RUNTIME, "ServingRuntime", ANYTHING),
+        _definition(*REVISION, "Revision", ANYTHING),
+    ]
 
 
 def _definition(group: str, version: str, plural: str, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +133,8 @@ class Controller(threading.Thread):
                 for item in self._custom.list_namespaced_custom_object(*ISVC[:2], self._namespace, ISVC[2])["items"]:
                     self._reconcile(item)
             except ApiException as error:
-                if error.status not in (404, 409, 403):  # it was deleted or changed, or the namespace is going away
+                # It was deleted or changed, the namespace is going away, or the API server has too much to do.
+                if error.status not in (403, 404, 409, 429) and error.status < 500:
                     raise
 
     def _reconcile(self, item: dict[str, Any]) -> None:
@@ -137,7 +145,7 @@ class Controller(threading.Thread):
         known = self._known.setdefault(name, Known())
         before = item.get("status") or {}
         mode = before.get("deploymentMode") or item["metadata"].get("annotations", {}).get(MODE, "Knative")
-        if item["spec"]["predictor"]["model"].get("runtime") == "no-such-runtime":
+        if not self._is_supported(item["spec"]["predictor"]["model"]):
             status = self._refused(mode)
         elif mode == "RawDeployment":
             status = self._raw(item, known)
@@ -152,6 +160,20 @@ class Controller(threading.Thread):
         model = {"transitionStatus": "InvalidSpec", "lastFailureInfo": info}
         conditions = [{"type": "PredictorReady", "status": "False", "reason": "ReconcileFailed"}]
         return {"deploymentMode": mode, "modelStatus": model, "conditions": conditions}
+
+    def _is_supported(self, model: dict[str, Any]) -> bool:
+        if "runtime" not in model:
+            return model["modelFormat"]["name"] == "tensorflow"
+        try:
+            runtime = self._runtime(model["runtime"])
+        except ApiException as error:
+            if error.status == 404:
+                return False
+            raise
+        return model["modelFormat"]["name"] in [each["name"] for each in runtime["supportedModelFormats"]]
+
+    def _runtime(self, name: str) -> dict[str, Any]:
+        return self._custom.get_namespaced_custom_object(*RUNTIME[:2], self._namespace, RUNTIME[2], name)["spec"]
 
     # ------------------------------------------------------------------------------------------------- Knative
 
@@ -206,27 +228,41 @@ class Controller(threading.Thread):
         )
 
     def _pod(self, service: str, predictor: dict[str, Any]) -> dict[str, Any]:
-        uri = predictor["model"]["storageUri"]
-        environment = [{"name": "MODEL_NAME", "value": service}, {"name": "MODEL_URI", "value": "/tmp/model"}]
-        server = {
-            "name": "kserve-container",
-            "image": self._image,
-            "command": ["sh", "-c", f"mkdir -p $MODEL_URI && echo {uri} > $MODEL_URI/saved_model.pb && exec serve"],
-            "env": environment,
-            "readinessProbe": {"tcpSocket": {"port": 8501}, "periodSeconds": 1},
-        }
+        model = predictor["model"]
+        uri = model["storageUri"]
+        runtime = self._runtime(model["runtime"]) if "runtime" in model else self._tensorflow_serving()
+        server = {"resources": {}, **runtime["containers"][0]}
+        server["resources"] |= model.get("resources", {})
+        server["args"] = [each.replace("{{.Name}}", service) for each in server.get("args", [])]
+        server["env"] = [{"name": "MODEL_NAME", "value": service}, {"name": "MODEL_URI", "value": MODELS}]
+        mount = {"name": "model", "mountPath": MODELS}
+        server["volumeMounts"] = [*server.get("volumeMounts", []), mount]
         initializer = {
             "name": "storage-initializer",
             "image": self._image,
-            "command": ["sh", "-c", f"echo Copying {uri}; echo RuntimeError: Failed to fetch model; exit 1"],
+            "command": ["sh", "-c", _initializing(uri)],
+            "volumeMounts": [mount],
         }
+        volume: dict[str, Any] = {"emptyDir": {}}
+        if uri.startswith("pvc://"):  # it is mounted, nothing is copied
+            claim, _, mount["subPath"] = uri.removeprefix("pvc://").partition("/")
+            volume = {"persistentVolumeClaim": {"claimName": claim}}
         return {
-            "initContainers": [initializer] if "missing" in uri else [],
+            "initContainers": [] if uri.startswith("pvc://") else [initializer],
             "containers": [server],
+            "volumes": [*runtime.get("volumes", []), {"name": "model", **volume}],
+            "securityContext": {
+                "runAsUser": 10001,
+                "fsGroup": 10001,
+            },  # as servers' images say; ours is root
             "terminationGracePeriodSeconds": 0,
             "serviceAccountName": predictor.get("serviceAccountName", "default"),
             **({"nodeSelector": {"no-such": "node"}} if "unschedulable" in uri else {}),
         }
+
+    def _tensorflow_serving(self) -> dict[str, Any]:
+        readiness = {"tcpSocket": {"port": 8501}, "periodSeconds": 1}
+        return {"containers": [{"name": "kserve-container", "image": self._image, "readinessProbe": readiness}]}
 
     # --------------------------------------------------------------------------------------- without Knative
 
@@ -254,6 +290,12 @@ class Controller(threading.Thread):
             "conditions": [{"type": kind, "status": state} for kind in ("PredictorReady", "Ready")],
             **({"url": f"http://{service}-{self._namespace}.example.com"} if state == "True" else {}),
         }
+
+
+def _initializing(uri: str) -> str:
+    if "missing" in uri:
+        return f"echo Copying {uri}; echo RuntimeError: Failed to fetch model; exit 1"
+    return f"echo {uri} > {MODELS}/saved_model.pb"
 
 
 def _targets(share: int | None, rolled_out: str) -> list[dict[str, Any]]:

@@ -19,22 +19,35 @@ class Pushed:
 
     def __init__(self, version: int, digest: str = "") -> None:
         self.uri = "minio://mlpipeline/v2/artifacts/push-model/pushed"
+        self.path = None
         self.metadata = {
             "destination": "minio://models/flights",
             "version": version,
             "digest": digest or f"sha256:{version}",
             "pushed": True,
             "outcome": "published",
+            "saved_model": True,
+            "edge_bundle": True,
         }
 
 
 @pytest.fixture
-def act(namespace: str, deployer: str, monkeypatch: pytest.MonkeyPatch, impatient: None) -> Callable[..., Result]:
+def settings(server_image: str) -> dict[str, Any]:
+    """This collection's server, with the tiny image in the place of its own."""
+    small = {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}}
+    return {"server": "kfp-hybrid", "image": server_image, "resources": small}
+
+
+@pytest.fixture
+def act(
+    namespace: str, deployer: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, impatient: None
+) -> Callable[..., Result]:
     """Runs an action as the deployer; without a namespace, so that the one of the account's own is taken."""
     monkeypatch.setenv("KUBECONFIG", deployer)
+    fixed = {"service": "flights", "timeout_seconds": 300, **settings}
 
     def run(action: str = "deploy", model: Pushed | None = None, **inputs: Any) -> Result:
-        return run_action(Request(**{"service": "flights", "action": action, "timeout_seconds": 60, **inputs}), model)
+        return run_action(Request(**{**fixed, "action": action, **inputs}), model)
 
     return run
 
@@ -92,7 +105,7 @@ def test_tensorflow_serving_is_pinned_to_the_version_and_finds_the_storage_secre
     core = client.CoreV1Api(admin)
     core.create_namespaced_secret(namespace, {"metadata": {"name": "store"}, "stringData": {"AWS_ACCESS_KEY_ID": "a"}})
     kserve()
-    act(model=Pushed(7), storage_secret="store")
+    act(model=Pushed(7), server="tensorflow-serving", storage_secret="store")
     item = live()
     predictor = item["spec"]["predictor"]
     assert predictor["model"]["storageUri"] == "s3://models/flights/"
@@ -103,6 +116,22 @@ def test_tensorflow_serving_is_pinned_to_the_version_and_finds_the_storage_secre
     assert account.automount_service_account_token is False
     for made in (pin, account):  # so that they are deleted together with the service
         assert [owner.uid for owner in made.metadata.owner_references] == [item["metadata"]["uid"]]
+
+
+def test_the_server_that_was_tried_comes_with_the_model_and_goes_with_the_service(
+    act, kserve, live, kserve_kinds, admin
+):
+    kserve()
+    act(model=Pushed(7), server="auto")
+    item = live()
+    model = item["spec"]["predictor"]["model"]
+    assert (model["modelFormat"], model["storageUri"]) == ({"name": "kfp-hybrid"}, "s3://models/flights/7/")
+    group, version, plural = kserve_kinds.RUNTIME
+    found = client.CustomObjectsApi(admin).get_namespaced_custom_object(
+        group, version, item["metadata"]["namespace"], plural, model["runtime"]
+    )
+    assert "--engine=litert" in found["spec"]["containers"][0]["args"]
+    assert [owner["uid"] for owner in found["metadata"]["ownerReferences"]] == [item["metadata"]["uid"]]
 
 
 def test_deploying_the_same_model_again_changes_nothing(act, kserve, live):
@@ -186,6 +215,21 @@ def test_a_withdrawn_model_gets_no_requests_while_the_next_one_starts(act, kserv
     assert traffic(live())["flights-predictor-00003"] == canary_percent
 
 
+def test_a_service_moves_from_tensorflow_serving_to_the_server_that_was_tried_by_a_canary_and_back(act, kserve, live):
+    """Each revision has its own server, so that the one before answers until the next has everything."""
+    kserve()
+    act(model=Pushed(1), server="tensorflow-serving")
+    act(model=Pushed(1), server="auto", canary_percent=10)
+    assert traffic(live()) == {"flights-predictor-00001": 90, "flights-predictor-00002": 10}
+    predictor = live()["spec"]["predictor"]
+    assert not {"args", "volumeMounts"} & set(predictor["model"])  # of TensorFlow Serving, which ours would not know
+    assert "volumes" not in predictor
+    assert act("rollback").revision == "flights-predictor-00001"
+    act(model=Pushed(1), server="auto", canary_percent=10)
+    assert act("promote").changed
+    assert traffic(live()) == {live()["status"]["components"]["predictor"]["latestCreatedRevision"]: 100}
+
+
 def test_there_is_nothing_to_promote_or_roll_back_without_a_service(act, kserve_kinds):
     for action in ("promote", "rollback"):
         with pytest.raises(StepError, match=r"there is no InferenceService .*/flights; deploy a model first"):
@@ -211,6 +255,16 @@ def test_without_knative_a_model_is_replaced_and_rolled_back_but_has_no_canary(a
     assert not act("rollback").changed
 
 
+def test_without_knative_a_service_moves_to_the_server_that_was_tried_and_back(act, kserve, live):
+    kserve()
+    first = act(model=Pushed(1), server="tensorflow-serving", annotations=RAW)
+    act(model=Pushed(2), server="auto", annotations=RAW)
+    assert live()["spec"]["predictor"]["model"]["modelFormat"]["name"] == "kfp-hybrid"
+    assert act("rollback").revision == first.revision
+    assert live()["spec"]["predictor"]["model"]["modelFormat"]["name"] == "tensorflow"
+    assert "runtime" not in live()["spec"]["predictor"]["model"]
+
+
 def test_without_knative_a_model_that_never_loaded_is_not_what_a_rollback_goes_back_to(act, kserve):
     kserve()
     act(model=Pushed(1), annotations=RAW)
@@ -228,7 +282,7 @@ def test_without_knative_a_model_that_never_loaded_is_not_what_a_rollback_goes_b
     ("uri", "container", "log"),
     [
         ("s3://missing/flights/2", "storage-initializer", "RuntimeError: Failed to fetch model"),
-        ("s3://broken/flights/2", "kserve-container", "cannot parse /tmp/model/saved_model.pb"),
+        ("s3://broken/flights/2", "kserve-container", "cannot parse /mnt/models/saved_model.pb"),
     ],
 )
 def test_a_model_that_fails_to_load_is_reported_with_the_end_of_the_log(act, kserve, caplog, uri, container, log):
@@ -246,8 +300,8 @@ def test_a_model_that_fails_to_load_is_reported_with_the_end_of_the_log(act, kse
 
 def test_a_model_that_is_stuck_is_given_up_with_the_newest_warnings(act, kserve, caplog):
     kserve()
-    with pytest.raises(StepError, match=r"InferenceService .*/flights did not get ready: not within 3 s"):
-        act(storage_uri="s3://unschedulable/flights/1", timeout_seconds=3)
+    with pytest.raises(StepError, match=r"InferenceService .*/flights did not get ready: not within 20 s"):
+        act(storage_uri="s3://unschedulable/flights/1", timeout_seconds=20)
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert any("FailedScheduling (Pod flights-predictor-00001-deployment-0" in line for line in errors)
 
@@ -262,11 +316,12 @@ def test_what_kserve_refuses_is_reported_with_its_words(act, kserve):
 
 
 def test_a_step_that_is_stopped_leaves_the_service_as_asked_for_and_says_so(
-    act, kserve, live, process, stopped_at, namespace
+    act, kserve, live, process, stopped_at, namespace, settings
 ):
     controller = kserve()
     act(model=Pushed(1))
-    rest = stopped_at("not scheduled", process(storage_uri="s3://unschedulable/flights/2", canary_percent=25))
+    inputs = {**settings, "storage_uri": "s3://unschedulable/flights/2", "canary_percent": 25}
+    rest = stopped_at("not scheduled", process(**inputs))
     expected = f"stopped: KServe goes on giving the newest model of InferenceService {namespace}/flights 25 % of the"
     assert expected in rest
     assert "flights-predictor-00001" in rest
@@ -276,8 +331,10 @@ def test_a_step_that_is_stopped_leaves_the_service_as_asked_for_and_says_so(
     assert act("rollback").revision == "flights-predictor-00001"
 
 
-def test_a_step_that_was_stopped_is_finished_by_running_it_again(act, kserve, kserve_kinds, process, stopped_at):
-    stopped_at("asked KServe for", process(storage_uri="s3://models/flights/1"))  # nobody answers yet
+def test_a_step_that_was_stopped_is_finished_by_running_it_again(
+    act, kserve, kserve_kinds, process, stopped_at, settings
+):
+    stopped_at("asked KServe for", process(**settings, storage_uri="s3://models/flights/1"))  # nobody answers yet
     kserve()
     result = act(storage_uri="s3://models/flights/1")
     assert (result.changed, result.revision) == (False, "flights-predictor-00001")
@@ -307,7 +364,7 @@ def test_fields_of_others_stay(act, kserve, live, change):
 
 def test_an_account_without_the_role_is_told_which_right_it_lacks(account, kserve_kinds, namespace, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", account("nobody"))
-    request = Request(service="flights", storage_uri="s3://models/1")
+    request = Request(service="flights", server="kfp-hybrid", storage_uri="s3://models/1")
     with pytest.raises(StepError) as caught:
         run_action(request)
     assert str(caught.value) == (
@@ -329,4 +386,5 @@ def test_the_role_does_not_let_the_deployer_read_secrets(deployer, namespace, ad
 def test_a_namespace_that_does_not_exist_is_named(admin_kubeconfig, kserve_kinds, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", admin_kubeconfig)
     with pytest.raises(StepError, match="there is no namespace no-such-place; create it, or give another"):
-        run_action(Request(service="flights", namespace="no-such-place", storage_uri="s3://models/1"))
+        inputs = {"server": "kfp-hybrid", "namespace": "no-such-place", "storage_uri": "s3://models/1"}
+        run_action(Request(service="flights", **inputs))

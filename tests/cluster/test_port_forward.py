@@ -1,7 +1,6 @@
 """Port-forwards, and what else the Kubeflow target asks a cluster, on a real one."""
 
 import concurrent.futures
-import datetime
 import hashlib
 import time
 from urllib.parse import urlsplit
@@ -14,7 +13,7 @@ from kfp_hybrid.errors import UserError
 from kfp_hybrid.profiles import KubeflowProfile
 from kfp_hybrid.profiles.models import PortForwardAuth, Resources
 from kfp_hybrid.targets.doctor import CheckWarning
-from kfp_hybrid.targets.kubeflow import KubeflowTarget, logs
+from kfp_hybrid.targets.kubeflow import KubeflowTarget, checks, logs
 from kfp_hybrid.targets.kubeflow.port_forward import PortForward
 
 # Files for a browser on one port, and the same answer to every question of kfp's client on the other.
@@ -88,13 +87,13 @@ def test_a_named_port_of_a_service_is_reached_from_this_machine_only(start_pod, 
     start_pod("first")
     address = forward().open()
     assert urlsplit(address).hostname == "127.0.0.1"
-    assert requests.get(f"{address}/name", timeout=10).text == "first\n"
+    assert requests.get(f"{address}/name", timeout=60).text == "first\n"
 
 
 def test_connections_side_by_side_bring_everything_unchanged(start_pod, service, forward):
     start_pod("first")
     address = forward().open()
-    expected = requests.get(f"{address}/sum", timeout=10).text.strip()
+    expected = requests.get(f"{address}/sum", timeout=60).text.strip()
 
     def digest(_):
         return hashlib.sha256(requests.get(f"{address}/big", timeout=60).content).hexdigest()
@@ -106,10 +105,10 @@ def test_connections_side_by_side_bring_everything_unchanged(start_pod, service,
 def test_a_pod_that_is_replaced_is_followed(core, namespace, start_pod, service, forward):
     start_pod("first")
     address = forward().open()
-    assert requests.get(f"{address}/name", timeout=10).text == "first\n"
+    assert requests.get(f"{address}/name", timeout=60).text == "first\n"
     core.delete_namespaced_pod("first", namespace)
     start_pod("second")
-    assert requests.get(f"{address}/name", timeout=10).text == "second\n"
+    assert requests.get(f"{address}/name", timeout=60).text == "second\n"
 
 
 def test_nothing_listens_after_the_end(start_pod, service, forward):
@@ -118,7 +117,7 @@ def test_nothing_listens_after_the_end(start_pod, service, forward):
     address = made.open()
     made.close()
     with pytest.raises(requests.ConnectionError):
-        requests.get(address, timeout=10)
+        requests.get(address, timeout=60)
 
 
 def test_a_service_that_is_not_there(forward, namespace):
@@ -194,6 +193,14 @@ def test_doctor_reads_what_steps_are_told_of_the_pipeline_root(core, namespace, 
     assert run_check(target, title) == "s3://bucket/root, as far as the ConfigMap kfp-launcher says"
 
 
+def test_doctor_says_whether_kserve_is_there_to_serve_models(target, kserve_kinds, monkeypatch):
+    title = "KServe is there"
+    assert not isinstance(run_check(target, title), CheckWarning)
+    monkeypatch.setattr(checks, "KSERVE", "no-such-group.example.com")
+    warning = run_check(target, title)
+    assert isinstance(warning, CheckWarning) and 'install it, or set serving = "deployment"' in str(warning)
+
+
 @pytest.mark.parametrize(
     "train", ["flights-x7k2p.root.train", "flights-x7k2p(0).root(0).train(0)"], ids=["2.16", "2.17"]
 )
@@ -207,9 +214,7 @@ def test_the_log_of_a_step_is_that_of_its_newest_pod(namespace, target, start_po
         )
 
     step("train-0", f"{train}.executor(0)", "first try")
-    started = datetime.datetime.now()
-    while datetime.datetime.now().replace(microsecond=0) <= started:  # creation times have whole seconds
-        time.sleep(0.1)
+    time.sleep(1.1)  # creation times have whole seconds
     step("train-1", f"{train}.executor(1)", "second try")
     step("driver", train.replace("train", "train-driver"), "not this one")
     step("other", f"{train.replace('train', 'pre-train')}.executor", "nor this one")
