@@ -30,7 +30,7 @@ class LocalStore(Store):
     def __init__(self, location: Location) -> None:
         super().__init__(location)
         self._root = Path(location.prefix)
-        self._inside: set[Path] = set()  # folders that were looked at
+        self._inside: set[str] = set()  # folders that were looked at
 
     def path(self, key: str) -> Path:
         """Where the object `key` is.
@@ -41,10 +41,11 @@ class LocalStore(Store):
         if not key:
             return self._root
         path = self._root / relative_path(key)
-        if path.parent not in self._inside:
+        folder = key.rpartition("/")[0]
+        if folder not in self._inside:
             if not path.parent.resolve().is_relative_to(self._root.resolve()):
                 raise StorageError(f"{path} leads out of {self._root} by a symbolic link; remove the link")
-            self._inside.add(path.parent)
+            self._inside.add(folder)
         return path
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
@@ -66,7 +67,9 @@ class LocalStore(Store):
 
     def stat(self, key: str) -> Entry | None:
         """See `Store.stat`; digests are not known without reading, see `digests`."""
-        path = self.path(key)
+        return self._stat(key, self.path(key))
+
+    def _stat(self, key: str, path: Path) -> Entry | None:
         try:
             status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -120,7 +123,7 @@ class LocalStore(Store):
                 time = like.modified.timestamp()
                 os.utime(partial, (time, time))
             self._put_in_place(key, partial, path, condition)
-        entry = self.stat(key)
+        entry = self._stat(key, path)
         if entry is None or entry.size != like.size:
             raise Damaged(f"{path} was removed or replaced while it was written; run it again")
         return Entry(key, entry.size, entry.tag, entry.modified, hashing.sha256)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, BinaryIO
 
-from minio import Minio
 from minio.datatypes import Object
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
@@ -32,16 +31,15 @@ class S3Store(Store):
     def __init__(self, location: Location) -> None:
         super().__init__(location)
         self._bucket = location.bucket
-        self._client: Minio = connect(location, RetryingPool())
+        self._client = connect(location, RetryingPool())
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """See `Store.entries`."""
         start = self._start()
         with self._explained(""):
-            for item in self._client.list_objects(self._bucket, prefix=start + prefix, recursive=True):
-                name = str(item.object_name)
-                if not name.endswith("/"):  # a marker that stands for a directory
-                    yield Entry(name[len(start) :], item.size or 0, _tag(item.etag), item.last_modified)
+            for entry in self._client.entries(self._bucket, start + prefix):
+                if not entry.key.endswith("/"):  # a marker that stands for a directory
+                    yield replace(entry, key=entry.key[len(start) :])
 
     def folders(self) -> list[str]:
         """See `Store.folders`."""
@@ -84,11 +82,11 @@ class S3Store(Store):
         return data, _with_notes(entry, headers)
 
     def _get(self, entry: Entry, start: int, length: int) -> tuple[bytes, Mapping[str, str]]:
-        headers: dict[str, Any] = {"If-Match": f'"{entry.tag}"'} if entry.tag else {}
+        headers = {"Range": f"bytes={start}-{start + length - 1}"}
+        if entry.tag:
+            headers["If-Match"] = f'"{entry.tag}"'
         with self._explained(entry.key):
-            response = self._client.get_object(
-                self._bucket, self.location.key(entry.key), start, length, request_headers=headers
-            )
+            response = self._client.get(self._bucket, self.location.key(entry.key), headers)
         if len(response.data) != length or (entry.tag and _tag(response.headers.get("ETag")) != entry.tag):
             raise Changed(f"{self.uri_of(entry.key)} was replaced while it was read; try again")
         return response.data, response.headers

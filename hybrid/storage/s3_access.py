@@ -1,16 +1,12 @@
 """How to reach an S3 store: endpoint, region, certificates and credentials. None of them is ever shown."""
 
-import base64
-import hashlib
 import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
-from minio import Minio
 from minio.credentials import (
     AWSConfigProvider,
     ChainedProvider,
@@ -23,6 +19,7 @@ from urllib3.exceptions import HTTPError
 
 from kfp_hybrid.storage.errors import StorageError
 from kfp_hybrid.storage.locations import Location
+from kfp_hybrid.storage.s3_client import Client
 
 ENDPOINT_VARIABLES = ("S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 SECRET_VARIABLE = "S3_SECRET_DIR"  # noqa: S105 - the name of a variable
@@ -31,7 +28,7 @@ AWS = "s3.amazonaws.com"
 METADATA_SECONDS = 2.0
 
 
-def connect(location: Location, http: urllib3.PoolManager) -> Minio:
+def connect(location: Location, http: urllib3.PoolManager) -> Client:
     """A client for the store of `location`.
 
     Raises:
@@ -39,7 +36,7 @@ def connect(location: Location, http: urllib3.PoolManager) -> Minio:
     """
     host, secure = endpoint(location, os.environ)
     region = location.options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    client = _Client(
+    client = Client(
         host,
         secure=secure,
         region=region or (None if host == AWS else "us-east-1"),
@@ -82,26 +79,6 @@ def credentials(is_aws: bool) -> Provider:
         http = urllib3.PoolManager(timeout=METADATA_SECONDS, retries=urllib3.Retry(2, backoff_factor=0.2))
         providers.append(IamAwsProvider(custom_endpoint=os.environ.get("AWS_ENDPOINT_URL_STS"), http_client=http))
     return _Explained(ChainedProvider(providers))
-
-
-class _Client(Minio):
-    """Sends the MD5 of what it uploads with every request, which all stores compare.
-
-    The base class does so with TLS only; else it signs a sha256, which costs more and which not every store compares.
-    Should a later version not call this method, its own way is taken.
-    """
-
-    def _build_headers(
-        self, host: str, headers: Any = None, body: bytes | None = None, creds: Credentials | None = None
-    ) -> tuple[Any, Any]:
-        built, date = super()._build_headers(host, headers, None, creds)
-        if body:
-            built["Content-Length"] = str(len(body))
-            if "Content-MD5" not in built:
-                built["Content-MD5"] = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
-            if creds:
-                built["x-amz-content-sha256"] = "UNSIGNED-PAYLOAD"
-        return built, date
 
 
 class _MountedSecret(Provider):

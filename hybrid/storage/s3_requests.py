@@ -7,7 +7,8 @@ from typing import Any
 import urllib3
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, SSLError
 
-from kfp_hybrid.storage.connections import Answer, Connections
+from kfp_hybrid.storage.connections import Connections
+from kfp_hybrid.storage.exchange import Answer
 from kfp_hybrid.storage.retries import retry
 
 NO_SERVER_SECONDS = 60.0  # for refused connections: a service that is restarted is back by then
@@ -50,7 +51,7 @@ class RetryingPool(urllib3.PoolManager):
         def send() -> Answer:
             answer = self._connections.request(method, url, body, given)
             if answer.headers.get("Content-Type", "").startswith("text/xml"):
-                answer.headers.replace_header("Content-Type", "application/xml")  # the only one that the client reads
+                answer.headers["Content-Type"] = "application/xml"  # the only one that the client reads
             if _is_passing(method, answer):
                 raise PassingError(answer)
             return answer
