@@ -2,10 +2,12 @@
 
     python server_image.py ARCHIVE NAME:TAG     # writes what `docker save` would
 
-The server takes the environment that deploy_model gives to every server (MODEL_NAME, MODEL_URI), listens on 8501 and
-answers /v1/models/NAME with the content of the model, which is a file saved_model.pb. A model with the content
-"broken" ends it with an error. The image also has a `python -m kfp_hybrid.storage download URI FOLDER` that makes such
-a model out of the URI's name, in the place of the image `deployment`.
+The server takes the environment that deploy_model gives to every server (MODEL_NAME, MODEL_URI), as TensorFlow Serving
+does, and listens on 8501; or the command line of this collection's own server, `python -m kfp_hybrid.serving FOLDER
+--name NAME --port PORT`. It answers /v1/models/NAME with the content of the model, which is a file saved_model.pb, and
+/v1/servers/NAME with which of the two it plays. A model with the content "broken" ends it with an error. The image also
+has a `python -m kfp_hybrid.storage download URI FOLDER` that makes such a model out of the URI's name, in the place of
+the image `deployment`.
 """
 
 import hashlib
@@ -22,10 +24,29 @@ echo "loading $MODEL_URI"
 model=$MODEL_URI/saved_model.pb
 [ -f "$model" ] || { echo "there is no model at $MODEL_URI"; exit 1; }
 if grep -q broken "$model"; then echo "cannot parse $model"; exit 1; fi
-mkdir -p /tmp/www/v1/models && cp "$model" "/tmp/www/v1/models/$MODEL_NAME"
-exec httpd -f -p 8501 -h /tmp/www
+mkdir -p /tmp/www/v1/models /tmp/www/v1/servers && cp "$model" "/tmp/www/v1/models/$MODEL_NAME"
+echo "${SERVER:-tensorflow-serving}" > "/tmp/www/v1/servers/$MODEL_NAME"
+exec httpd -f -p "${PORT:-8501}" -h /tmp/www
 """
-DOWNLOAD = """#!/bin/sh
+OURS = """#!/bin/sh
+export SERVER=kfp-hybrid MODEL_URI=$1
+shift
+while [ $# -gt 0 ]; do
+  case $1 in
+    --*=*) option=${1%%=*} value=${1#*=} ;;
+    *) option=$1 value=$2; shift ;;
+  esac
+  shift
+  case $option in
+    --name) export MODEL_NAME=$value ;;
+    --port) export PORT=$value ;;
+  esac
+done
+mkdir -p /tmp/www/v2/health && touch /tmp/www/v2/health/ready /tmp/www/v2/health/live
+exec serve
+"""
+PYTHON = """#!/bin/sh
+if [ "$1 $2" = "-m kfp_hybrid.serving" ]; then shift 2; exec ours "$@"; fi
 [ "$1 $2 $3" = "-m kfp_hybrid.storage download" ] || { echo "not expected: $*"; exit 2; }
 case $4 in
   *missing*) echo "there is no object $4"; exit 1 ;;
@@ -33,7 +54,7 @@ case $4 in
 esac
 mkdir -p "$5" && echo "$4" > "$5/saved_model.pb"
 """
-APPLETS = ("sh", "echo", "grep", "mkdir", "cp", "httpd", "sleep", "cat", "wget")
+APPLETS = ("sh", "echo", "grep", "mkdir", "cp", "httpd", "sleep", "cat", "wget", "touch")
 
 
 def build(archive: Path, name: str) -> None:
@@ -78,7 +99,8 @@ def _layer(busybox: bytes) -> bytes:
             tar.addfile(entry)
         _add(tar, "bin/busybox", busybox, 0o755)
         _add(tar, "bin/serve", SERVE.encode(), 0o755)
-        _add(tar, "bin/python", DOWNLOAD.encode(), 0o755)
+        _add(tar, "bin/ours", OURS.encode(), 0o755)
+        _add(tar, "bin/python", PYTHON.encode(), 0o755)
         for applet in APPLETS:
             entry = tarfile.TarInfo(f"bin/{applet}")
             entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"

@@ -79,12 +79,12 @@ def deploy(
 
 
 @pytest.fixture
-def ask(admin: client.ApiClient, namespace: str) -> Callable[[str, Any], Any]:
-    """Sends a request through the API server to the Service."""
+def ask(admin: client.ApiClient, namespace: str) -> Callable[..., Any]:
+    """Sends a request through the API server to the Service, or to a pod."""
 
-    def send(path: str, document: Any = None) -> Any:
+    def send(path: str, document: Any = None, to: str = "services/late:http") -> Any:
         return admin.call_api(
-            f"/api/v1/namespaces/{namespace}/services/late:http/proxy/{path}",
+            f"/api/v1/namespaces/{namespace}/{to}/proxy/{path}",
             "POST" if document else "GET",
             header_params={"Content-Type": "application/json", "Accept": "*/*"},
             auth_settings=["BearerToken"],
@@ -109,6 +109,27 @@ def test_a_pod_of_the_image_serving_answers_in_both_protocols_and_tells_promethe
     assert answered == pytest.approx([score for (score,) in expected], abs=1e-6)
     assert json.loads(ask("v2/models/late"))["name"] == "late"
     assert "kfp_hybrid_serving_request_seconds_count" in ask("metrics")
+
+
+def test_kserve_runs_the_image_serving_by_the_runtime_that_comes_with_the_model(
+    kserve, deployer, serving_image, models, ask, monkeypatch, impatient
+):
+    kserve()
+    monkeypatch.setenv("KUBECONFIG", deployer)
+    settings = {"service": "late", "server": "kfp-hybrid", "image": serving_image, "resources": SMALL}
+
+    def act(**inputs: Any) -> str:
+        revision = run_action(Request(**settings, timeout_seconds=300, **inputs)).revision
+        pod = f"pods/{revision}-deployment-0:8080"
+        answered = json.loads(ask("v1/models/late:predict", {"instances": rows()}, to=pod))["predictions"]
+        expected = json.loads((BUNDLE / "samples.json").read_text())["scores"]
+        assert answered == pytest.approx([score for (score,) in expected], abs=1e-6)
+        return revision
+
+    first = act(storage_uri=f"{models}/7")
+    second = act(storage_uri=f"{models}/8", canary_percent=10)
+    assert act(action="promote") == second != first
+    assert act(action="rollback") == first
 
 
 def test_every_request_is_answered_while_one_version_replaces_another(deploy, ask):

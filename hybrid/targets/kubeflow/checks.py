@@ -12,7 +12,7 @@ from kfp_hybrid.errors import UserError
 from kfp_hybrid.lint import ERROR
 from kfp_hybrid.package import Package
 from kfp_hybrid.profiles import image_reference
-from kfp_hybrid.profiles.models import Images, KubernetesSecret
+from kfp_hybrid.profiles.models import Images, KubernetesSecret, PortForwardAuth
 from kfp_hybrid.targets.doctor import Check, CheckWarning
 from kfp_hybrid.targets.kubeflow.client import Client, Trouble
 from kfp_hybrid.targets.kubeflow.runs import named
@@ -25,6 +25,9 @@ OLDEST = (2, 16)
 """The first version that knows the security context of a step, which it otherwise refuses."""
 LAUNCHER = "kfp-launcher"
 """The ConfigMap that says where artifacts go, in the namespace of the runs."""
+
+KSERVE = "serving.kserve.io"
+"""The group of its objects."""
 
 T = TypeVar("T")
 
@@ -48,6 +51,8 @@ def checks(target: "KubeflowTarget") -> list[Check]:
         Check(f"the image {name} is there", functools.partial(image_in_registry, image_reference(profile, name)))
         for name in Images.model_fields
     ]
+    if profile.serving == "kserve" and isinstance(profile.auth, PortForwardAuth):
+        found.append(Check("KServe is there", functools.partial(_kserve, client)))
     return [*found, Check("packages for this target pass the linter", functools.partial(_lint, target))]
 
 
@@ -132,6 +137,20 @@ def _secret(client: Client, secret: KubernetesSecret) -> str:
     if missing:
         raise UserError(f"the secret {secret.secret} in namespace {namespace} has no key {', '.join(missing)}")
     return f"{secret.secret} in namespace {namespace}"
+
+
+def _kserve(client: Client) -> str:
+    """What serves models; a cluster without it runs all other steps."""
+    from kubernetes.client import ApisApi
+
+    assert client.core is not None  # the profile has a kubeconfig
+    apis = ApisApi(client.core.api_client)
+    found = _of_cluster("list of APIs", apis.get_api_versions)
+    if KSERVE not in [group.name for group in (found.groups if found else [])]:
+        raise CheckWarning(
+            'there is none, so runs that serve a model fail; install it, or set serving = "deployment" in the profile'
+        )
+    return "deploy_model brings it the model server together with a model"
 
 
 def _of_cluster(what: str, read: Callable[[], T]) -> T | None:
