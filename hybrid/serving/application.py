@@ -201,7 +201,7 @@ class Application:
     # Health and metadata.
 
     def _live(self, exchange: Exchange, version: str) -> None:
-        _json(exchange, {"live": True})
+        _json(exchange, {"live": True, "status": "alive"})  # as V2 says it, and V1 of KServe
 
     def _ready(self, exchange: Exchange, version: str) -> None:
         if not self.ready:
