@@ -19,21 +19,28 @@ fi
 
 bash scripts/setup.sh demo,dev,vertex
 .venv/bin/kfp-hybrid environments
+# Install with uv into a folder, unless just that has been done as a whole: a call that was killed is made up for.
+install() {
+  local folder=$1
+  shift
+  [ "$(cat "$folder/.installed" 2> /dev/null)" != "$*" ] || return 0
+  .venv/bin/uv pip install --quiet "$@"
+  mkdir -p "$folder"
+  echo "$*" > "$folder/.installed"
+}
 tools=$PWD/.cache/test-tools
-[ -d "$tools/kubeflow_trainer_api" ] ||
-  .venv/bin/uv pip install --quiet --target "$tools" --python 3.11 pytest pytest-timeout hypothesis kubeflow-trainer-api==2.3.0
+install "$tools" --target "$tools" --python 3.11 pytest pytest-timeout hypothesis kubeflow-trainer-api==2.3.0
 # The models of KServe's objects, from its wheel alone: the package itself brings a model server's dependencies.
 kserve=$PWD/.cache/test-tools-kserve
-[ -d "$kserve/kserve" ] || .venv/bin/uv pip install --quiet --target "$kserve" --no-deps --python 3.11 kserve==0.21.0
+install "$kserve" --target "$kserve" --no-deps --python 3.11 kserve==0.21.0
 # The real clients of the model server, with what they need beyond the image's lock.
 clients=$PWD/.cache/test-tools-serving
-[ -d "$clients/tritonclient" ] || .venv/bin/uv pip install --quiet --target "$clients" --no-deps --python 3.11 \
+install "$clients" --target "$clients" --no-deps --python 3.11 \
   tritonclient==2.73.0 geventhttpclient gevent greenlet zope.event zope.interface brotli python-rapidjson
 # KServe's client needs as much as its server, so that it has an environment of its own.
 client=$PWD/.cache/kserve-client
 [ -x "$client/bin/python" ] || .venv/bin/uv venv --quiet --python 3.11 "$client"
-[ -d "$client/lib/python3.11/site-packages/kserve" ] ||
-  .venv/bin/uv pip install --quiet --python "$client/bin/python" kserve==0.21.0
+install "$client" --python "$client/bin/python" kserve==0.21.0
 
 test_images() {
   if [ -z "${BASE_IMAGE:-}" ]; then
