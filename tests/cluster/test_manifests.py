@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -237,5 +238,5 @@ def test_the_runtime_of_trainings_is_applied(run, define):
     define("trainer.kubeflow.org", "v1alpha1", "ClusterTrainingRuntime", "clustertrainingruntimes", "Cluster")
     objects = build("trainer")
     for item in objects:
-        item["metadata"]["name"] += "-test"
+        item["metadata"]["name"] += f"-{uuid.uuid4().hex[:8]}"  # of no namespace, so that others may have some
     assert applied_twice(run, objects) == []

@@ -78,7 +78,9 @@ def test_a_step_is_not_cached_when_its_store_does_not_tell_what_is_there(
     assert step_cache.get(key(source=s3)) == {"rows": 1}
 
 
-def test_asking_a_store_for_its_state_does_not_take_as_long_as_a_transfer_may(key, said, faults, s3, caplog):
+def test_asking_a_store_for_its_state_does_not_take_as_long_as_a_transfer_may(
+    key, said, faults, s3, caplog, retry_clock
+):
     """The step has its own patience; here it would be 60 seconds."""
     faults.fault = lambda request: SLOW_DOWN
     key(source=s3)
