@@ -1,8 +1,12 @@
 """For all tests, whichever interpreter runs them."""
 
+import logging
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 # What is started in the background of a shell ignores SIGINT, and so would every process that a test starts and
 # interrupts.
@@ -22,3 +26,12 @@ else:
     settings.register_profile("explore", patient)
     settings.register_profile("repeatable", patient, derandomize=True)
     settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def no_log_handlers_of_earlier_tests() -> Iterator[None]:
+    """Steps log to the standard error of their test, which is closed afterwards: a later line would be an error."""
+    before = logging.getLogger().handlers[:]
+    yield
+    for handler in set(logging.getLogger().handlers).difference(before):
+        logging.getLogger().removeHandler(handler)
