@@ -1,6 +1,7 @@
 """The wheel and the editable install: one import package, complete, and light to import."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -18,9 +19,12 @@ def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    # A copy without build leftovers, so that a file which is gone from the source cannot reappear in the wheel.
-    for name in [*FOLDERS, "setup.py", "pyproject.toml", "README.md"]:
-        subprocess.run(["cp", "-r", str(ROOT / name), str(source)], check=True)
+    # A copy without build leftovers, so that a file which is gone from the source cannot reappear in the wheel; and
+    # without what other processes compile meanwhile.
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
     subprocess.run([uv.find_uv_bin(), "build", "--quiet", "--wheel", "--out-dir", str(folder), str(source)], check=True)
     return next(folder.glob("*.whl"))
 
