@@ -68,6 +68,8 @@ def _next_steps(folder: Path, index: Index, output: Path | None) -> str:
   cp {secrets / "object-store.env.template"} {secrets / "object-store.env"}        # and fill it in
   kubectl apply -n kubeflow -k {secrets}
   kubectl apply -k {overlay}
+  kubectl apply -k {overlay / "trainer"}        # once for the cluster, with Kubeflow Trainer
+  kubectl apply -k {overlay / "serving"}        # once for the cluster, with KServe
 Packages to upload by hand: {site / "packages"}"""
 
 

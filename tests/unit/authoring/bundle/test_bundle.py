@@ -71,7 +71,10 @@ def test_its_manifests_and_packages_name_no_registry_but_that_of_the_site(made):
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl")
-@pytest.mark.parametrize("folder", ["overlays/airgapped", "overlays/airgapped/trainer", "pipelines/native"])
+@pytest.mark.parametrize(
+    "folder",
+    ["overlays/airgapped", "overlays/airgapped/trainer", "overlays/airgapped/serving", "pipelines/native"],
+)
 def test_its_manifests_build(made, folder):
     command = ["kubectl", "kustomize", made.folder / "manifests" / folder]
     built = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -98,7 +101,8 @@ def test_it_is_checked_and_pushed_into_a_registry_from_an_empty_docker(made, doc
     index = json.loads((made.folder / "bundle.json").read_text())
     assert set(docker.read("pushed.json")) == {f"{SITE}/{image['path']}" for image in index["images"]}
     assert docker.read("pushed.json")[f"{SITE}/kfp-hybrid/tensorflow:{__version__}"] == "the image tensorflow"
-    assert "kubectl apply -k site/manifests/overlays/airgapped" in loaded.output
+    applied = re.findall(r"kubectl apply -k site/manifests/(\S+)", loaded.output)
+    assert applied == ["overlays/airgapped", "overlays/airgapped/trainer", "overlays/airgapped/serving"]
 
 
 def test_a_registry_with_another_name_gets_manifests_and_packages_of_its_own(made, docker, tmp_path):
