@@ -93,6 +93,7 @@ def test_each_run_scores_what_is_there_with_the_model_that_is_in_use(job):
     done = succeeded(job.run())
     assert "cached" not in done.stdout
     assert job.predictions(2) == {1: (16.0, "2"), 2: (13.0, "2"), 3: (30.0, "2"), 4: (25.0, "2")}
+    assert "/predictions/2: 4 rows by model version 2; c has no value or one that the model has not" in done.stdout
     assert job.latest() == "2"
     assert job.predictions(1) == monday
 

@@ -14,7 +14,7 @@ def publish_predictions(
     keep: int = 0,
     max_unfamiliar_fraction: float = 1.0,
     lock_timeout_seconds: int = 600,
-) -> NamedTuple("Outputs", [("version", int), ("uri", str)]):  # type: ignore[valid-type]
+) -> NamedTuple("Outputs", [("version", int), ("uri", str), ("reason", str)]):  # type: ignore[valid-type]
     """Publish predictions as the next version of a directory.
 
     They appear whole or not at all, the same predictions are never published twice, none are overwritten, and LATEST
@@ -32,6 +32,7 @@ def publish_predictions(
     Returns:
         version: The version in use at the destination, which is these predictions.
         uri: Where they are: the folder of that version.
+        reason: What was published where, and which feature the model knows least of, in one sentence.
     """
     from kfp_hybrid.components.inference.publish_predictions.publish import publish
     from kfp_hybrid.step import step

@@ -24,7 +24,7 @@ class Artifact(Protocol):
 
 def publish(
     predictions: Artifact, destination: str, *, keep: int, max_unfamiliar_fraction: float, lock_timeout: float
-) -> tuple[int, str]:
+) -> tuple[int, str, str]:
     """Publish predictions as the next version of a directory.
 
     Args:
@@ -35,7 +35,7 @@ def publish(
         lock_timeout: How long to wait for another process that publishes there, in seconds.
 
     Returns:
-        The version, and where it is.
+        The version, where it is, and a sentence that says so.
 
     Raises:
         StepError: the predictions are none, not all of them, or of unfamiliar values; or they cannot be published.
@@ -62,8 +62,8 @@ def publish(
         lock_timeout=lock_timeout,
     )
     version = publication.version
-    log.info("%s%s: %s", version.path, "" if publication.copied else " (unchanged)", reason)
-    return version.number, version.path
+    log.info("%s: %s", version.path, reason)
+    return version.number, version.path, f"published to {version.path}: {reason}"
 
 
 def _facts(folder: Path) -> dict[str, Any]:

@@ -163,8 +163,9 @@ def names(place):
 
 
 def test_each_days_predictions_are_a_version_and_those_before_stay(place, predict):
-    assert publish_to(place, predict("monday")) == (1, f"{place}/1")
-    assert publish_to(place, predict("tuesday")) == (2, f"{place}/2")
+    said = "1,000 rows by model version 7"
+    assert publish_to(place, predict("monday")) == (1, f"{place}/1", f"published to {place}/1: {said}")
+    assert publish_to(place, predict("tuesday")) == (2, f"{place}/2", f"published to {place}/2: {said}")
     files = {"manifest.json", "rows/part-00000.parquet", "MANIFEST.json"}
     assert names(place) == {"LATEST", *(f"{number}/{name}" for number in (1, 2) for name in files)}
     store = storage.open_store(place)
@@ -185,7 +186,7 @@ def test_the_manifest_says_where_the_predictions_come_from(place, predict):
 
 def test_a_step_that_is_tried_again_publishes_nothing_twice(place, predict):
     for _ in range(2):
-        assert publish_to(place, predict("monday")) == (1, f"{place}/1")
+        assert publish_to(place, predict("monday"))[:2] == (1, f"{place}/1")
     assert [version.number for version in publisher.list_versions(place)] == [1]
 
 
