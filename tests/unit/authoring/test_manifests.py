@@ -13,6 +13,7 @@ import yaml
 from kfp_hybrid import __version__, images, profiles
 from kfp_hybrid.components.deployment.deploy_model.servers import TENSORFLOW_SERVING
 from kfp_hybrid.sources import pipeline_names
+from kfp_hybrid.targets.model_server import server_images
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "kustomize"))
 
@@ -287,8 +288,10 @@ def test_an_isolated_site_needs_the_same_images_from_its_own_registry():
     known = third_party() | {images.DEPLOYMENT, images.TENSORFLOW, images.SERVING}
     assert {each.partition("/")[0] for each in mirrored} == {"registry.internal:5000"}
     assert paths <= {each.partition("/")[2] for each in known}
-    profile = only(overlay("airgapped"), "ConfigMap", "kfp-hybrid-profile")["data"]["kfp-hybrid.toml"]
-    assert f"registry.internal:5000/{TENSORFLOW_SERVING.image}" in profile
+    target = profiles.load(ROOT / "manifests/overlays/airgapped/kfp-hybrid.toml").target("onprem")
+    servers = {reference.partition("/")[2] for reference in server_images(target, profiles.Resources()).values()}
+    assert servers == {each.partition("/")[2] for each in (images.TENSORFLOW, images.SERVING)} < paths
+    assert target.registry.startswith("registry.internal:5000/")
 
 
 PUBLIC_NAME = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:com|org|net|io|dev|ai|app|cloud|co|google|eu|de|uk)\b", re.I)
