@@ -90,6 +90,17 @@ def test_pods_of_others_are_left_alone_where_they_share_the_namespace_and_denied
 
 
 @pytest.mark.parametrize("store", ["seaweedfs", "minio"])
+def test_the_stores_let_in_the_namespaces_of_profiles_and_one_that_is_made_here(store, tmp_path):
+    """The selector is that of the NetworkPolicy `seaweedfs` of Kubeflow Pipelines, from 2.15 on."""
+    (namespace,) = build("namespace")
+    profile = {"app.kubernetes.io/part-of": "kubeflow-profile"}
+    assert {**profile, "pipelines.kubeflow.org/enabled": "true"}.items() <= namespace["metadata"]["labels"].items()
+    policy = only(with_store(store, tmp_path), "NetworkPolicy", "object-store")
+    let_in = [peer["namespaceSelector"] for peer in policy["spec"]["ingress"][0]["from"] if "namespaceSelector" in peer]
+    assert {"matchLabels": profile} in let_in
+
+
+@pytest.mark.parametrize("store", ["seaweedfs", "minio"])
 def test_a_store_in_the_cluster_takes_s3_and_sends_nothing(store, tmp_path):
     objects = with_store(store, tmp_path)
     network, labels = Network(objects, "kubeflow"), OUR_STORE[1]
