@@ -266,9 +266,9 @@ class Connection(asyncio.Protocol):
         elif not self.busy and now - self.since > self.server.idle_seconds:
             self._transport.close()
 
-    def close_if_idle(self) -> None:
-        """End the connection unless a request is under way."""
-        if not self.busy:
+    def close_if_idle(self, before: float) -> None:
+        """End the connection if it is idle since a moment before the given one, in seconds of `time.monotonic`."""
+        if not self.busy and self.since < before:
             self._transport.close()
 
     def abort(self) -> None:

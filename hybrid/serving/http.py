@@ -5,14 +5,17 @@ the time that a request may take to arrive and to be answered.
 """
 
 import asyncio
+import os
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from kfp_hybrid.serving.connection import JSON, Connection, Exchange
 
 __all__ = ["JSON", "Connection", "Exchange", "Handler", "HttpServer"]
 
 SWEEP_SECONDS = 1.0
+IDLE_SECONDS = 0.2  # at the end; the request of a new connection may not have been read yet
 
 Handler = Callable[[Exchange], None]
 
@@ -81,11 +84,14 @@ class HttpServer:
         self.draining = True
         await asyncio.sleep(accept_seconds)
         if self._listener is not None:
+            waiting = list(_take_waiting(self._listener))
             self._listener.close()
-        for connection in list(self.connections):
-            connection.close_if_idle()
+            for taken in waiting:
+                await asyncio.get_running_loop().connect_accepted_socket(lambda: Connection(self), taken)
         end = time.monotonic() + timeout
-        while self.connections and time.monotonic() < end:
+        while self.connections and (now := time.monotonic()) < end:
+            for connection in list(self.connections):
+                connection.close_if_idle(now - IDLE_SECONDS)
             await asyncio.sleep(0.01)
         for connection in list(self.connections):
             connection.abort()
@@ -97,3 +103,15 @@ class HttpServer:
         for connection in list(self.connections):
             connection.sweep(now)
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+
+def _take_waiting(listener: asyncio.Server) -> Iterator[socket.socket]:
+    """The connections that the system has made and the event loop not yet taken: closing the listener resets them."""
+    for listening in listener.sockets:
+        with socket.socket(fileno=os.dup(listening.fileno())) as ours:
+            ours.setblocking(False)
+            while True:
+                try:
+                    yield ours.accept()[0]
+                except (BlockingIOError, ConnectionAbortedError):
+                    break

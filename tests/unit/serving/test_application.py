@@ -1,6 +1,7 @@
 """What clients are told when the model is slow, crowded or broken; the application with models made for that."""
 
 import asyncio
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import requests
+import uvloop
 
 from kfp_hybrid.serving.application import Application
 from kfp_hybrid.serving.options import Options
@@ -113,6 +115,26 @@ def test_more_rows_than_may_wait_are_told_to_come_back(serve):
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
         assert slow.result().status_code == 200
     assert ask(0, 0).status_code == 200
+
+
+def test_who_connected_before_the_end_is_answered_though_nobody_had_looked_at_him_yet():
+    body = b'{"instances": [{"x": 0.5}]}'
+    head = b"POST /v1/models/model:predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+
+    async def scenario():
+        application = Application(Options("", host="127.0.0.1", workers=1))
+        application.router = Router(application.deploy(Scripted("model", "1", "")))
+        port = await application.http.listen("127.0.0.1", 0)
+        ending = asyncio.ensure_future(application.http.drain(0.01, 30.0))
+        await asyncio.sleep(0)
+        client = socket.create_connection(("127.0.0.1", port), timeout=60)
+        client.sendall(head + body)
+        time.sleep(0.05)  # the event loop is held up until no connection is to be taken any more
+        await ending
+        with client:
+            return await asyncio.to_thread(client.recv, 4096)
+
+    assert uvloop.run(scenario()).startswith(b"HTTP/1.1 200 OK")
 
 
 def test_no_answer_in_time_is_told(serve):
