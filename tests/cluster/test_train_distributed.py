@@ -85,7 +85,7 @@ def step(account, tmp_path):
                 "namespace": "",
                 "storage_secret": "",
                 "service_account": "",
-                "timeout_seconds": 500,
+                "timeout_seconds": 1500,
                 **placement,
             },
             "model": {"uri": f"file://{tmp_path}/store/{task}/model", "path": str(tmp_path / "out" / "model")},
@@ -121,7 +121,7 @@ def train_jobs(admin, namespace):
 
 
 def finish(process, status=0):
-    output, log = process.communicate(timeout=550)
+    output, log = process.communicate(timeout=1600)
     assert process.returncode == status, log
     return output, log
 
@@ -159,7 +159,7 @@ def test_it_says_what_the_nodes_wait_for_and_how_the_first_gets_on(play, step, s
     def script(job):
         for node in range(2):
             job.start_pod(node, server_image, f"echo INFO epoch 1/2 of node {node}; sleep 600")
-        assert said.wait(500)
+        assert said.wait(1500)
         succeed(job)
 
     play(script)
@@ -204,7 +204,7 @@ def test_a_step_that_is_tried_again_after_a_failure_starts_anew(play, step, trai
 
 def test_a_step_that_is_tried_again_after_a_kill_goes_on_waiting_for_its_train_job(play, step, train_jobs):
     go_on = threading.Event()
-    played = play(lambda job: go_on.wait(500) and succeed(job))
+    played = play(lambda job: go_on.wait(1500) and succeed(job))
     killed = step()
     wait_for(killed, "started TrainJob")
     killed.kill()

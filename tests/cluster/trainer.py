@@ -206,5 +206,5 @@ class Played:
             for index in range(self.nodes)
         ]
         for process in processes:
-            output, _ = process.communicate(timeout=400)
+            output, _ = process.communicate(timeout=1500)
             assert process.returncode == 0, output

@@ -68,7 +68,7 @@ def start(flight_artifacts, tmp_path):
 
 
 def finish(process):
-    output, log = process.communicate(timeout=300)
+    output, log = process.communicate(timeout=900)
     assert process.returncode == 0, log
     return json.loads(output.splitlines()[-1]), log
 
@@ -183,7 +183,7 @@ def test_two_workers_learn_what_one_device_learns_and_the_chief_publishes(start,
 @pytest.mark.parametrize(("limit", "what"), [(10_000, "cannot write a checkpoint"), (110_000, "cannot write .*model:")])
 def test_a_full_disk_is_one_line_and_leaves_no_half_model(start, tmp_path, limit, what):
     process = start("full", {"TEST_FILE_BYTES": str(limit)}, epochs=1, checkpoint_dir=str(tmp_path / "checkpoints"))
-    _, log = process.communicate(timeout=300)
+    _, log = process.communicate(timeout=900)
     assert process.returncode == 1, log
     assert re.match(f"error: {what}", log.splitlines()[-1]), log
     assert "Traceback" not in log
@@ -200,7 +200,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_model(start, tmp_path, limit
 )
 def test_a_strategy_without_its_machines_is_one_line(start, strategy, environment, message):
     process = start("none", environment, strategy=strategy)
-    _, log = process.communicate(timeout=300)
+    _, log = process.communicate(timeout=900)
     assert process.returncode == 1
     assert log.splitlines()[-1].startswith("error: ")
     assert message in log.splitlines()[-1]
