@@ -139,7 +139,9 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         manifest = json.loads(content)
         damaged = _encode(manifest) != content
     except (ValueError, AttributeError):
-        damaged = True
+        manifest, damaged = {}, True
+    if (found := manifest.get("format", FORMAT)) != FORMAT and "sha256" not in manifest:
+        raise StepError(f"{directory} is not an edge bundle but {str(found)[:40]}; give the folder of a model")
     if damaged:
         raise StepError(f"{file} is damaged: its sha256 does not match its content; copy the bundle again")
     if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:

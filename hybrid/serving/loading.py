@@ -6,7 +6,10 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+
 from kfp_hybrid import engines, storage
+from kfp_hybrid.edge import bundle as edge
 from kfp_hybrid.scoring.difference import largest_difference
 from kfp_hybrid.scoring.model_files import POINTER, ModelFiles, model_files, version_files, version_in_use
 from kfp_hybrid.serving.servable import LiteRTServable, Servable
@@ -82,6 +85,7 @@ class ModelSource:
                 raise StepError(f"{files.path} has no edge bundle, so LiteRT cannot run it; leave --engine at auto")
             return LiteRTServable(bundle, *identity)
         if not saved:
+            edge.Bundle.open(bundle or files.path)  # what it lacks is for it to tell
             raise StepError(f"{files.path} is an edge bundle without a SavedModel; leave --engine at auto")
         if find_spec("tensorflow") is None:
             raise StepError(
@@ -116,7 +120,7 @@ def warm_up(servable: Servable) -> float | None:
         return None
     if scores.shape != expected.shape:
         raise StepError(f"the samples have scores of the shape {list(expected.shape)}, the model {list(scores.shape)}")
-    difference = max(largest_difference(scores, expected), largest_difference(first, expected[:1]))
+    difference = largest_difference(np.concatenate([scores, first]), np.concatenate([expected, expected[:1]]))
     if not difference <= servable.samples.tolerance:
         raise StepError(
             f"version {servable.version} does not give the scores that came with it: they differ by {difference:.2g}, "

@@ -1,5 +1,6 @@
 """Where models come from: directories of versions, object stores, and what is refused there."""
 
+import json
 import shutil
 
 import pytest
@@ -9,6 +10,7 @@ from kfp_hybrid.components.deployment.push_model import content
 from kfp_hybrid.components.deployment.push_model.versions import write_manifest
 from kfp_hybrid.errors import UserError
 from kfp_hybrid.serving.loading import ModelSource
+from kfp_hybrid.step import StepError
 
 ROW = {"a": [1], "b": [10], "c": ["x"]}  # sum: 16
 
@@ -80,6 +82,19 @@ def test_of_a_folder_that_is_no_model_nothing_is_read(tmp_path, monkeypatch):
     (tmp_path / "home" / "film.mkv").write_bytes(b"large")
     monkeypatch.setattr(content, "checksum", lambda path: pytest.fail(f"{path} was read"))
     with pytest.raises(UserError, match=r"neither a SavedModel nor an edge bundle: it has none of saved_model\.pb"):
+        ModelSource(str(tmp_path), "m").load()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("manifest.json", {"format": "kfp-hybrid/examples"}, "is not an edge bundle but kfp-hybrid/examples; give the"),
+        ("rejected.json", {"reason": "refused: it differs"}, "is not an edge bundle: the export was refused"),
+    ],
+)
+def test_another_artifact_is_called_what_it_is(tmp_path, file, content, message):
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.raises(StepError, match=message):
         ModelSource(str(tmp_path), "m").load()
 
 
