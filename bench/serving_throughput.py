@@ -8,7 +8,8 @@ documentation shows, in environments that this script makes once in the cache.
     mlserver    MLServer 1.7, V2, without parallel workers
     tensorflow  this server with the SavedModel on TensorFlow, V1
     litert      this server with the edge bundle on LiteRT, V1
-    v2          the same, V2
+    recorded    the same, V1, and each request is recorded; the difference is what that costs
+    v2          the same, V2, not recorded
     constant    this server's HTTP with a constant reply: the ceiling
     uvicorn     a constant reply as raw ASGI on uvicorn (uvloop, httptools); only when asked for
     granian     the same on granian, one worker; only when asked for
@@ -44,7 +45,7 @@ BENCH = Path(__file__).parent
 CONNECTIONS = (1, 16, 64)
 PEERS = {"kserve": ["kserve==0.21.0"], "mlserver": ["mlserver==1.7.1"]}
 HTTP_SERVERS = ("uvicorn", "granian")
-SERVERS = ("kserve", "mlserver", "tensorflow", "litert", "v2", "constant")
+SERVERS = ("kserve", "mlserver", "tensorflow", "litert", "recorded", "v2", "constant")
 SCRIPT = """
 wrk.method = "POST"
 local file = io.open(os.getenv("BODY"), "rb")
@@ -121,6 +122,8 @@ def command(name: str, version: Path, port: int, folder: Path) -> list[str]:
         return [start, "serving_asgi:reply", "--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop", *options]
     if name == "constant":
         return [image_python("serving"), str(BENCH / "serving_constant.py"), str(port)]
+    if name == "recorded":
+        ours += ["--record", str(folder / "requests")]
     return [image_python("serving"), *ours]
 
 
