@@ -8,6 +8,7 @@ import numpy as np
 
 from kfp_hybrid.edge.model import decisions
 from kfp_hybrid.scoring.answer import Answer
+from kfp_hybrid.scoring.difference import differences
 
 Array = np.ndarray[Any, Any]
 
@@ -33,15 +34,11 @@ class Comparison:
 
     @property
     def differences(self) -> Array:
-        """float64 [N]: of the row's scores, the largest difference; relative to reference scores greater than 1.
+        """float64 [N]: of the row's scores, the largest difference, as `kfp_hybrid.scoring.difference` measures it.
 
         It is infinite where one of the two has no score, and 0 where neither has.
         """
-        with np.errstate(invalid="ignore"):
-            differences = np.abs(self.scores - self.reference) / np.maximum(1.0, np.abs(self.reference))
-        missing = np.isnan(self.scores).astype(int) - np.isnan(self.reference)
-        differences = np.where(np.isnan(differences), np.where(missing == 0, 0.0, np.inf), differences)
-        return differences.max(axis=1)
+        return differences(self.scores, self.reference).max(axis=1)
 
     @property
     def max_difference(self) -> float:

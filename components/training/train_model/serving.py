@@ -16,6 +16,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from kfp_hybrid.preprocessing import FILE_NAME, MISSING_ID, OUT_OF_VOCABULARY_ID, RESERVED_IDS, Preprocessing
+from kfp_hybrid.scoring.difference import largest_difference
 from kfp_hybrid.step import StepError
 
 ASSETS = "assets.extra"
@@ -48,7 +49,7 @@ def check_no_skew(folder: Path, preprocessing: Preprocessing, rows: pa.RecordBat
         rows: real rows.
 
     Returns:
-        The largest difference of a score: absolute, or relative to scores greater than 1.
+        The largest difference of a score.
 
     Raises:
         StepError: the difference is greater than `TOLERANCE`, or a score is not a finite number.
@@ -56,11 +57,11 @@ def check_no_skew(folder: Path, preprocessing: Preprocessing, rows: pa.RecordBat
     signatures = tf.saved_model.load(str(folder)).signatures
     raw = {name: tf.constant(values) for name, values in preprocessing.serving_inputs(rows).items()}
     core = {name: tf.constant(values) for name, values in preprocessing.transform(rows).items()}
-    served = signatures["serving_default"](**raw)["scores"].numpy().astype(np.float64)
-    expected = signatures["core"](**core)["scores"].numpy().astype(np.float64)
+    served = signatures["serving_default"](**raw)["scores"].numpy()
+    expected = signatures["core"](**core)["scores"].numpy()
     if not (np.isfinite(served).all() and np.isfinite(expected).all()):
         raise StepError("the exported model gives scores that are not finite; lower learning_rate or check the label")
-    difference = float(np.max(np.abs(served - expected) / np.maximum(1.0, np.abs(expected))))
+    difference = largest_difference(served, expected)
     if difference > TOLERANCE:
         raise StepError(
             f"the exported model disagrees with itself: raw rows and preprocessed rows score {difference:.2g} apart "

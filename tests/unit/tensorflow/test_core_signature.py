@@ -45,6 +45,8 @@ def test_a_large_vocabulary_makes_a_bounded_number_of_rows():
     [
         ([[0.5], [0.25]], [[0.5], [0.5]], 0.25),
         ([[101.0]], [[100.0]], 0.01),
+        ([[1.0], [4000.0]], [[0.0], [4000.0]], 0.0005),  # of a standard deviation of 2000
+        ([[0.0], [math.nan]], [[1.0], [math.nan]], 1.0),
         ([[math.nan]], [[math.nan]], 0.0),
         ([[math.nan]], [[0.5]], math.inf),
         ([[0.5]], [[math.nan]], math.inf),

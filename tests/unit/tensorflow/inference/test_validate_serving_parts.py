@@ -52,9 +52,9 @@ def test_changed_decisions_are_counted_each_way(scores):
 
 
 def test_the_worst_row_is_the_one_with_the_largest_difference_relative_to_large_scores():
-    found = Comparison(np.array([[1000.1], [0.5], [0.2]]), np.array([[1000.0], [0.45], [0.2]]), None)
+    found = Comparison(np.array([[1000.1], [995.2], [5.0]]), np.array([[1000.0], [995.0], [5.0]]), None)
     assert found.worst_row == 1
-    assert found.max_difference == pytest.approx(0.05)
+    assert found.max_difference == pytest.approx(0.2 / 995)
 
 
 def test_a_score_on_one_side_only_differs_by_infinity_and_none_on_both_by_nothing():

@@ -420,6 +420,14 @@ def build_model(preprocessing, hyperparameters):
         fit(module=module, epochs=3)
 
 
+def test_labels_that_span_many_orders_of_magnitude_are_no_disagreement(write, make_flights, fit):
+    splits = {"train": make_flights(500), "eval": make_flights(200, 1)}
+    for columns in splits.values():
+        columns["late"] = np.exp(columns["delay"] / 2.0)
+    _, trained = fit(write(splits, folder="prices"), task="regression")
+    assert trained.metadata["task"] == "regression"
+
+
 def test_a_model_that_disagrees_with_itself_is_not_published(fit, monkeypatch, tmp_path):
     honest = serving.ServedModel.preprocess
 
