@@ -144,7 +144,7 @@ def test_any_other_saved_model_with_arrays(other):
         ({"image": [1, [2], 3]}, "row 0: feature 'image' is no regular array"),
         ({"image": ["1", "2", "3"]}, "row 0: feature 'image' holds a value that is not a number"),
         ({"n": None}, "row 0: feature 'n' is null, and the model takes no missing value there"),
-        ({"n": 1.5}, "row 0: feature 'n' is the number 1.5; it must be a number"),
+        ({"n": 1.5}, "row 0: feature 'n' is the number 1.5; it must be a whole number"),
         ({"text": 3}, "row 0: feature 'text' is the number 3; it must be a text"),
     ],
 )

@@ -217,7 +217,7 @@ def test_a_damaged_bundle_is_not_servable_and_the_file_is_named(judge, model, tm
     verdict = judge(None, damaged)
     assert not verdict.servable
     assert "model.tflite is damaged" in verdict.reason
-    assert [check["outcome"] for check in verdict.content["checks"]] == ["failed"] + ["skipped"] * 6
+    assert [check["outcome"] for check in verdict.content["checks"]] == ["failed"] + ["skipped"] * 7
 
 
 def test_a_bundle_without_its_manifest_is_not_servable(judge, model, tmp_path):
