@@ -6,7 +6,9 @@ import re
 import signal
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 from kfp import local
 
@@ -36,26 +38,36 @@ class StepProcesses:
         self._code = code
         self._cache = cache
         self._running: set[subprocess.Popen] = set()
-        self._lock = threading.Lock()
+        self._starter = ThreadPoolExecutor(1)
+        self._starter.submit(int).result()  # starts its thread, which would take a while when a step is started
+        self._lock = threading.RLock()  # reentrant, since `stop` is called by signal handlers
         self.stopped = False
 
     def run(self, image: str, command: list[str], variables: dict[str, str], scratch: Path, log: Path) -> int:
         """Run a step to its end, its output into the file `log`, and return its exit status."""
         environ = self._environ(image, variables, scratch)
         with log.open("ab") as output:
-            with self._lock:
-                if self.stopped:
-                    return -signal.SIGTERM
-                process = subprocess.Popen(
-                    command, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )  # fmt: skip
-                self._running.add(process)
+            # In a thread, which no interruption reaches: a process is either not started, or known and ended.
+            starting = self._starter.submit(self._start, command, environ, output)
             try:
-                return process.wait()
+                process = starting.result()
+                return process.wait() if process else -signal.SIGTERM
             finally:
-                self._end(process)
-                self._running.discard(process)
+                if process := starting.result():
+                    self._end(process)
+                    self._running.discard(process)
+
+    def _start(self, command: list[str], environ: dict[str, str], output: BinaryIO) -> subprocess.Popen | None:
+        """Start a step, unless all were told to stop."""
+        with self._lock:
+            if self.stopped:
+                return None
+            process = subprocess.Popen(
+                command, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+            self._running.add(process)
+            return process
 
     def stop(self) -> None:
         """Ask every running step to stop, and start no more."""
