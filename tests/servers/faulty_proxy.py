@@ -58,12 +58,18 @@ SLOW_DOWN = Answer(503, b"<Error><Code>SlowDown</Code><Message>Please reduce you
 
 
 class FaultyProxy:
-    """What goes wrong is what `fault` returns for a request; None lets it pass."""
+    """What goes wrong is what `fault` returns for a request; None lets it pass.
+
+    Attributes:
+        requests: those that came.
+        connections: how many are open.
+    """
 
     def __init__(self, port: int) -> None:
         self.upstream = port
         self.fault: Callable[[Request], Fault | None] = lambda request: None
         self.requests: list[Request] = []
+        self.connections = 0
         self._lock = threading.Lock()
 
     def note(self, method: str, path: str, size: int) -> Fault | None:
@@ -71,6 +77,21 @@ class FaultyProxy:
             request = Request(method, path, size, len(self.requests) + 1)
             self.requests.append(request)
             return self.fault(request)
+
+    def connected(self, change: int) -> None:
+        with self._lock:
+            self.connections += change
+
+    def wait_until_gone(self, others: int) -> None:
+        """Wait until the store has answered all that a client asked for before it ended.
+
+        Args:
+            others: How many connections were open before the client began.
+        """
+        end = time.monotonic() + 120
+        while self.connections > others:
+            assert time.monotonic() < end
+            time.sleep(0.01)
 
 
 def times(count: int, fault: Fault, matching: Callable[[Request], bool] = lambda request: True):
@@ -111,12 +132,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
+        self.proxy.connected(+1)
         self.upstream = http.client.HTTPConnection("127.0.0.1", self.proxy.upstream, timeout=60)
 
     def finish(self) -> None:
         self.upstream.close()
         with contextlib.suppress(OSError):
             super().finish()
+        self.proxy.connected(-1)
 
     def _serve(self) -> None:
         try:
@@ -131,6 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.read(min(size, fault.after))
             return self._break()
         body = self.rfile.read(size)
+        if len(body) < size:  # the client went away; rclone's server would list what is not yet whole
+            return self._break()
         if isinstance(fault, Garbled) and body:
             body = body[:-1] + bytes([body[-1] ^ 1])
         if isinstance(fault, Slow):

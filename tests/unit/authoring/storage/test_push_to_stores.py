@@ -175,7 +175,7 @@ def test_a_killed_push_leaves_the_last_version_in_use(faults, s3, tmp_path, monk
         f"publish({place!r}, model={model!r}, blessed=True)"
     )
     seen = len(faults.requests)
-    process = None
+    process, others = None, faults.connections
 
     def kill(request):
         if process and request.number > seen + survived and process.poll() is None:
@@ -185,6 +185,7 @@ def test_a_killed_push_leaves_the_last_version_in_use(faults, s3, tmp_path, monk
     process = subprocess.Popen([sys.executable, "-c", code])
     process.wait(120)
     faults.fault = lambda request: None
+    faults.wait_until_gone(others)
     for version in list_versions(place):
         version.verify()
     assert latest_version(place) in [version.number for version in list_versions(place)]
