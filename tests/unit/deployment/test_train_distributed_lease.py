@@ -56,10 +56,10 @@ def test_a_node_that_nobody_waits_for_ends_as_after_a_mistake_so_that_it_is_not_
 def test_a_node_goes_on_while_the_lease_is_renewed_and_ends_when_it_is_no_more(start, tmp_path):
     node = start(NODE_ON_DEMAND)
     for look in range(30):
-        if look < 20:
-            (tmp_path / NAME).write_text(str(look // 2))  # at every other look
         if node.stdout.readline() != "waits\n":
             break
+        if look < 20:
+            (tmp_path / NAME).write_text(str(look // 2))  # at every other look
         print(file=node.stdin, flush=True)
     assert look == 18 + 4 + 1, "four looks of a second each after the last renewal"
     assert node.wait(120) == 1
