@@ -143,6 +143,12 @@ class _Cluster(Table):
     )
 
 
+_OUR_SERVERS = (
+    "auto is the one that `validate_serving` tries, on LiteRT for a model with an edge bundle and without a GPU, "
+    "otherwise on TensorFlow; kfp-hybrid is always LiteRT, kfp-hybrid-tensorflow always TensorFlow."
+)
+
+
 def _refuse_unused_image(image: str | None, server: str, its_server: str) -> None:
     """Refuse an image that the model server of the profile is not."""
     if image and server != its_server:
@@ -429,9 +435,7 @@ class KubeflowProfile(_Cluster):
     )
     server: Literal["auto", "kfp-hybrid", "kfp-hybrid-tensorflow", "tensorflow-serving"] = Field(
         default="auto",
-        description="The model server. auto is the one that `validate_serving` tries, on LiteRT for a model with an "
-        "edge bundle and without a GPU, otherwise on TensorFlow; kfp-hybrid is always LiteRT, "
-        "kfp-hybrid-tensorflow always TensorFlow. tensorflow-serving is that of others.",
+        description=f"The model server. {_OUR_SERVERS} tensorflow-serving is that of others.",
         examples=["kfp-hybrid-tensorflow"],
     )
     serving_image: Text | None = Field(
@@ -522,9 +526,7 @@ class VertexProfile(_Cluster):
     )
     server: Literal["auto", "kfp-hybrid", "kfp-hybrid-tensorflow", "prebuilt"] = Field(
         default="auto",
-        description="The model server of endpoints. auto is the one that `validate_serving` tries, on LiteRT for a "
-        "model with an edge bundle and without a GPU, otherwise on TensorFlow; kfp-hybrid is always LiteRT, "
-        "kfp-hybrid-tensorflow always TensorFlow. prebuilt is serving_image.",
+        description=f"The model server of endpoints. {_OUR_SERVERS} prebuilt is serving_image.",
         examples=["kfp-hybrid-tensorflow"],
     )
     serving_image: Text | None = Field(
