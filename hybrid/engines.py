@@ -8,14 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from kfp_hybrid.components.deployment.push_model.versions import EDGE
-from kfp_hybrid.edge import bundle as edge
-from kfp_hybrid.scoring.model_files import SAVED_MODEL
+from kfp_hybrid.scoring.model_files import BUNDLES, SAVED_MODEL
 
 AUTO, LITERT, TENSORFLOW = "auto", "litert", "tensorflow"
 ENGINES = (AUTO, LITERT, TENSORFLOW)
 
-BUNDLES = (f"{EDGE}/{edge.MODEL}", edge.MODEL)  # below a SavedModel, as push_model publishes it, or by itself
+SERVERS = {"auto": AUTO, "kfp-hybrid": LITERT, "kfp-hybrid-tensorflow": TENSORFLOW}
+"""The engine of this collection's model server, by what a profile or a deployment calls the server."""
 
 
 class Contents(NamedTuple):

@@ -4,12 +4,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kfp_hybrid import engines
-from kfp_hybrid.engines import AUTO, LITERT, TENSORFLOW, Contents
+from kfp_hybrid.engines import SERVERS, Contents
 from kfp_hybrid.step import StepError
 from kfp_hybrid.storage import StorageError, open_store
-
-SERVERS = {"auto": AUTO, "kfp-hybrid": LITERT, "kfp-hybrid-tensorflow": TENSORFLOW}
-"""The engine of this collection's model server, by what a deployment calls the server."""
 
 _OF_ENGINE = {engine: server for server, engine in SERVERS.items()}
 
@@ -25,7 +22,7 @@ def choose_server(server: str, model: Artifact | None, uri: str) -> str:
     """The model server that is to run a model: never auto.
 
     Args:
-        server: One of `SERVERS`; auto chooses by what the model holds.
+        server: One of `engines.SERVERS`; auto chooses by what the model holds.
         model: The model artifact, if any.
         uri: Where the model is.
 

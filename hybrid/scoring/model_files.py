@@ -16,7 +16,8 @@ from kfp_hybrid.step import StepError
 
 POINTER = "pushed.json"
 SAVED_MODEL = "saved_model.pb"
-SIGNS = (SAVED_MODEL, edge.MODEL, f"{EDGE}/{edge.MODEL}")  # one of them is in the folder of a model
+BUNDLES = (edge.MODEL, f"{EDGE}/{edge.MODEL}")  # of an edge bundle, by itself or below what push_model publishes
+SIGNS = (SAVED_MODEL, *BUNDLES)  # one of them is in the folder of a model
 DIGITS = 12  # of the digest, where a model has no version number
 
 

@@ -5,7 +5,6 @@ from kfp_hybrid.accelerators import accelerator
 from kfp_hybrid.profiles import KubeflowProfile, Resources, VertexProfile, image_reference
 
 SERVING = "serving"  # the resources of what serves a model
-ENGINES = {"auto": engines.AUTO, "kfp-hybrid": engines.LITERT}  # the others take a SavedModel
 
 
 def server(profile: KubeflowProfile | VertexProfile, resources: Resources) -> str:
@@ -20,7 +19,7 @@ def server(profile: KubeflowProfile | VertexProfile, resources: Resources) -> st
 
 def engine(profile: KubeflowProfile | VertexProfile, resources: Resources) -> str:
     """The engine of that server, as `validate_serving` takes it."""
-    return ENGINES.get(server(profile, resources), engines.TENSORFLOW)
+    return engines.SERVERS.get(server(profile, resources), engines.TENSORFLOW)  # the others take a SavedModel
 
 
 def server_images(profile: KubeflowProfile | VertexProfile, resources: Resources) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 
+from kfp_hybrid import engines
 from kfp_hybrid.components.deployment import model_contents
 from kfp_hybrid.components.deployment.deploy_model.kserve import KServe
 from kfp_hybrid.components.deployment.deploy_model.location import Artifact, locate
@@ -54,7 +55,7 @@ def _settled(request: Request, model: Artifact | None, uri: str) -> Request:
         StepError: the model lacks what the server needs, or nothing says what it holds.
     """
     chosen_by_kserve = request.serving == "kserve" and request.model_format
-    if chosen_by_kserve or request.server not in model_contents.SERVERS:
+    if chosen_by_kserve or request.server not in engines.SERVERS:
         return request
     server = model_contents.choose_server(request.server, model, uri)
     log.info("%s is served by %s", uri, server)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from kfp_hybrid import engines
 from kfp_hybrid.components.deployment import model_contents
 from kfp_hybrid.components.deployment.push_model.versions import MANIFEST
 from kfp_hybrid.components.deployment.vertex_endpoints import (
@@ -162,11 +163,11 @@ def _server(server: str, server_images: Mapping[str, str], model: Artifact, sour
     """
     if source.name:
         return _Server()
-    if server in model_contents.SERVERS:
+    if server in engines.SERVERS:
         server = model_contents.choose_server(server, model, source.uri)
     if server not in server_images:
         raise StepError(f"server_images has no image of {server}; it has {', '.join(server_images) or 'none'}")
-    return _Server(server_images[server], model_contents.SERVERS.get(server, ""))
+    return _Server(server_images[server], engines.SERVERS.get(server, ""))
 
 
 def _published_digest(uri: str) -> str:

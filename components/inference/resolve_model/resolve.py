@@ -41,7 +41,7 @@ def resolve(place: str, model: Artifact) -> str:
     elif not version.isalnum():
         raise StepError(f"LATEST in {address} holds {version[:40]!r}, which is no version; publish or roll back again")
     store = storage.open_store(f"{address}/{version}{options}")
-    if not any(store.stat(name) for name in SIGNS):
+    if not any(store.exists(name) for name in SIGNS):
         raise StepError(f"there is no model at {address}/{version}: it has none of {', '.join(SIGNS)}; check the name")
     facts = {"destination": address + options, "version": version, "digest": _digest(store)}
     model.metadata.update(facts)
