@@ -105,7 +105,7 @@ def warm_up(servable: Servable) -> float | None:
     """Predict the samples, one and then all at once, and compare with the scores that came with them.
 
     Returns:
-        The largest difference, absolute or relative to scores greater than 1; None if no scores came with them.
+        The largest difference, as `kfp_hybrid.scoring.difference` measures it; None if no scores came with them.
 
     Raises:
         StepError: the scores differ by more than they may, or have another shape.

@@ -173,7 +173,7 @@ def open_bundle(path: Path, threads: int) -> tuple[PreprocessedPredictor, Answer
 
 
 def difference_from(reference: Predictor, predictor: Predictor, rows: pa.RecordBatch) -> float:
-    """The largest difference of a score of two predictors: absolute, or relative to scores greater than 1."""
+    """The largest difference of a score of two predictors, as `kfp_hybrid.scoring.difference` measures it."""
     found, expected = (p.scores(rows, Tally()) for p in (predictor, reference))
     if found.shape != expected.shape:
         raise StepError(f"the bundle gives {found.shape[1]} scores per row, the model {expected.shape[1]}; they differ")

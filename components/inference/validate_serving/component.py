@@ -60,7 +60,8 @@ def validate_serving(
         concurrency: How many of them are on their way at the same time.
         max_start_seconds: Until the server says that it is ready.
         max_request_seconds: For the answer to any request.
-        max_difference: Largest difference of a score from the offline prediction, relative to scores greater than 1.
+        max_difference: Largest difference of a score from the offline prediction, relative to what is greater than 1:
+            the score, or the spread of all.
         max_changed_fraction: Share of the rows whose decision differs from the offline one.
         max_p50_ms: Median latency, measured in this step; 0 only reports it.
         max_p99_ms: The same for the 99th percentile.
